@@ -1,0 +1,27 @@
+"""The testbed's HTTP surface, version 1. The orchestrator pulls; nothing calls back.
+
+| method and path | body -> answer |
+|---|---|
+| GET LIVE | -> {"live": true}; the only route without a token |
+| GET NODE | -> NodeInfo |
+| PUT ATTEMPT | TrialSpec -> AttemptStatus; idempotent; other spec under the same id: 409 |
+| GET ATTEMPT ?wait_s=&after_version= | -> AttemptStatus; long poll, at most MAX_WAIT_S |
+| DELETE ATTEMPT | cancels it if it runs -> AttemptStatus; idempotent |
+| GET RESULT | -> TrialResult; 409 before the end |
+| GET ARTIFACT | -> bytes; honours Range |
+| POST ACKNOWLEDGEMENT | the orchestrator holds result and artifacts: the testbed may prune them -> AttemptStatus |
+| GET TELEMETRY | -> server-sent events, each a TelemetrySample |
+
+Every error answer is an ErrorBody. Every request carries `Authorization: Bearer TOKEN` and the protocol header.
+"""
+
+LIVE = "/v1/live"
+NODE = "/v1/node"
+ATTEMPT = "/v1/attempts/{attempt_id}"
+RESULT = "/v1/attempts/{attempt_id}/result"
+ARTIFACT = "/v1/attempts/{attempt_id}/artifacts/{name}"
+ACKNOWLEDGEMENT = "/v1/attempts/{attempt_id}/acknowledgement"
+TELEMETRY = "/v1/telemetry"
+
+MAX_WAIT_S = 30.0
+"""Longest a long poll is held."""

@@ -1,0 +1,108 @@
+"""What the orchestrator asks for: everything that a trial depends on, and nothing else."""
+
+from datetime import date
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
+
+
+class ModelSpec(WireModel):
+    """Which weights, and how they are addressed on the testbed."""
+
+    name: Identifier
+    """Label in tables and figures, such as `llama-3.2-1b-instruct`."""
+    source: str
+    """Where the testbed finds it: `hf:ORG/NAME`, `path:/FOLDER_OR_FILE` (GGUF or Hugging Face folder),
+    `package:NAME` (a GGUF inside an installed Python package), or `fake:NAME`."""
+    revision: str | None = None
+    """Commit of the Hugging Face repository; None means its default branch, and the result says which."""
+    max_model_len: int | None = Field(default=None, gt=0)
+    """Context length in tokens; None leaves the model's own."""
+    chat_template_date: date = date(2024, 7, 26)
+    """Given to chat templates that print a date. Pinned, because Llama 3.2's inserts today's: outputs would
+    change at midnight."""
+
+
+class EngineSpec(WireModel):
+    """Which inference engine, and its settings."""
+
+    name: Identifier
+    """Registry name: `vllm`, `llama_cpp`, `fake`."""
+    lifetime: Literal["trial", "block"] = "trial"
+    """`trial`: a new process per trial, as in the study. `block`: kept warm over consecutive trials with the
+    same model, engine and options."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Engine's own options; an unknown one is an error."""
+
+
+class SamplingSpec(WireModel):
+    """How tokens are drawn."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=256, gt=0)
+    ignore_eos: bool = False
+    """Generate exactly `max_tokens` tokens."""
+
+
+class WorkloadSpec(WireModel):
+    """Which requests are sent, and how many are in flight."""
+
+    name: Identifier
+    """Registry name: `superglue`, `fake`."""
+    concurrency: int = Field(default=1, gt=0)
+    """Requests in flight at once; 1 is one after the other, as in the study. A closed loop: the next request
+    starts when one ends."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Workload's own options, such as `{"task": "BoolQ", "n_items": 80, "item_seed": 0, "template": "short"}`."""
+
+
+class MeterSpec(WireModel):
+    """How energy is measured."""
+
+    name: Identifier = "auto"
+    """Registry name (`energibridge`, `rapl`, `nvml`, `estimate`, ...), or `auto`: EnergiBridge where it runs, else
+    the native meters found on the machine, else the labelled estimate."""
+    period_s: float = Field(default=0.2, gt=0, le=60)
+    """Wanted sampling period."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """Meter's own options."""
+
+
+class DeadlineSpec(WireModel):
+    """How long things may take before the attempt is TIMED_OUT."""
+
+    load_s: Seconds = 900.0
+    """From the start of the child to the end of LOADING."""
+    total_s: Seconds = 7200.0
+    """The whole attempt."""
+
+
+class TrialSpec(WireModel):
+    """One trial: a treatment, made concrete, with its seed."""
+
+    experiment: Identifier
+    """Name of the experiment it belongs to."""
+    run_id: Identifier
+    """Planned row, `run_{i}_repetition_{j}`, 0-based, as in Experiment Runner."""
+    repetition: int = Field(ge=0)
+    treatment: dict[str, Scalar]
+    """Factor -> level, as in the run table. Informative: the fields below are what is executed."""
+    seed: int = Field(ge=0, lt=2**31)
+    """Seed of everything random in the trial; differs between repetitions."""
+    model: ModelSpec
+    engine: EngineSpec
+    sampling: SamplingSpec = SamplingSpec()
+    workload: WorkloadSpec
+    meter: MeterSpec = MeterSpec()
+    baseline_s: Seconds = 0.0
+    """Idle time with the model loaded, measured before the warm-up; 0 leaves net energy unmeasured."""
+    warmup_requests: int = Field(default=1, ge=0)
+    """Requests sent before the measured phase, not counted in anything."""
+    deadline: DeadlineSpec = DeadlineSpec()
+
+    def sha256(self) -> str:
+        """Identity of the spec: two attempts with equal hashes asked for the same thing."""
+        return sha256_of(self)

@@ -1,0 +1,1 @@
+"""Plans, dispatches and persists; never imports an engine."""

@@ -1,0 +1,64 @@
+"""The testbed client seam: the orchestrator's only way to a testbed."""
+
+from pathlib import Path
+from typing import Protocol
+
+from contract.trial_result import ArtifactRef, AttemptStatus, NodeInfo, TrialResult
+from contract.trial_spec import TrialSpec
+
+
+class TestbedClient(Protocol):
+    """One testbed. Every method is blocking, idempotent and safe to repeat after any error.
+
+    All raise `TestbedUnreachableError` when no answer came after the client's own retries, `UnauthorizedError`,
+    `ProtocolMismatchError`, or the error that the testbed answered, as its own class.
+    """
+
+    def node(self) -> NodeInfo:
+        """The testbed's description of itself, with its temperatures now."""
+        ...
+
+    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+        """Start an attempt; the same id and spec again answers where it is.
+
+        Raises:
+            AttemptConflictError: the id is taken by another spec.
+            TestbedBusyError: another trial runs.
+        """
+        ...
+
+    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+        """Where an attempt is; waits up to `wait_s` for a version above `after_version`.
+
+        Raises:
+            AttemptNotFoundError: the testbed has never seen it.
+        """
+        ...
+
+    def result(self, attempt_id: str) -> TrialResult:
+        """The outcome of a finished attempt.
+
+        Raises:
+            AttemptNotFinishedError: it still runs.
+        """
+        ...
+
+    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
+        """Download one file, resuming what is there, verify size and SHA-256, and move it into place atomically.
+
+        Raises:
+            ArtifactCorruptError: it does not verify, twice.
+        """
+        ...
+
+    def cancel(self, attempt_id: str) -> AttemptStatus:
+        """Stop an attempt if it runs."""
+        ...
+
+    def acknowledge(self, attempt_id: str) -> AttemptStatus:
+        """Tell the testbed that result and artifacts are safe here."""
+        ...
+
+    def close(self) -> None:
+        """Free connections. Idempotent."""
+        ...

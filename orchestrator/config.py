@@ -1,0 +1,125 @@
+"""What an experiment declares: factors, repetitions, order, cooldown, and the trial of each treatment.
+
+A configuration is a Python file with a class named `RunnerConfig` that derives from the one here. It holds
+declarations only: nothing in it runs on a machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contract.errors import ConfigError
+from contract.trial_spec import DeadlineSpec, EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
+from contract.units import Scalar
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A treatment made concrete: a `TrialSpec` without what belongs to one run of it.
+
+    Attributes are those of `contract.trial_spec.TrialSpec`.
+    """
+
+    model: ModelSpec
+    engine: EngineSpec
+    workload: WorkloadSpec
+    sampling: SamplingSpec = SamplingSpec()
+    meter: MeterSpec = MeterSpec()
+    baseline_s: float = 0.0
+    warmup_requests: int = 1
+    deadline: DeadlineSpec = DeadlineSpec()
+
+
+Treatment = Mapping[str, Scalar]
+"""Factor name -> level."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """An independent variable.
+
+    Attributes:
+        name: column of the run table.
+        levels: its levels, without duplicates.
+    """
+
+    name: str
+    levels: Sequence[Scalar]
+
+
+@dataclass(frozen=True)
+class RunTableModel:
+    """The design: a full factorial, less what is excluded, times repetitions.
+
+    Attributes:
+        factors: in column order.
+        exclude_combinations: each a set of cells, factor -> levels; a treatment is excluded when it lies in all
+            factors of any one of them. Overlapping exclusions exclude their union, no more.
+        repetitions: how often each treatment runs.
+    """
+
+    factors: Sequence[Factor]
+    exclude_combinations: Sequence[Mapping[str, Sequence[Scalar]]] = ()
+    repetitions: int = 1
+
+
+class Order(StrEnum):
+    """The order in which runs are executed; every one of them seeded."""
+
+    RANDOM = "random"
+    """Complete randomisation over all runs."""
+    BLOCKS = "blocks"
+    """Randomised complete blocks: one repetition of every treatment, in random order, then the next."""
+    GROUPED = "grouped"
+    """Restricted by `group_by` within each block, to save reloads of a model: the groups in random order, the
+    runs of each in random order. The restriction is part of the design and belongs in the analysis."""
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """What must hold before a trial starts.
+
+    Attributes:
+        floor_s: least pause after the previous trial.
+        max_wait_s: the gate opens by itself after this long, and the trial is marked; counted after the floor.
+        delta_c: the hottest sensor must be within this of the campaign's idle temperature.
+        slope_c_per_min: and change no faster than this.
+    """
+
+    floor_s: float = 30.0
+    max_wait_s: float = 300.0
+    delta_c: float = 2.0
+    slope_c_per_min: float = 0.5
+
+
+class RunnerConfig:
+    """Base of a configuration.
+
+    Attributes:
+        name: of the experiment, and of its folder under `results_output_path`.
+        results_output_path: relative to where `orchestrator` is started.
+        seed: of everything random: order, items, sampling.
+        order: see `Order`.
+        group_by: factors whose runs stay together, for `Order.GROUPED`.
+        cooldown: see `Cooldown`.
+        max_attempts: how often a run is tried when it fails with a retryable error.
+    """
+
+    name: str = ""
+    results_output_path: str = "results"
+    seed: int = 0
+    order: Order = Order.BLOCKS
+    group_by: Sequence[str] = ()
+    cooldown: Cooldown = Cooldown()
+    max_attempts: int = 3
+
+    def create_run_table_model(self) -> RunTableModel:
+        """The design."""
+        raise ConfigError(f"{type(self).__name__} must define create_run_table_model().")
+
+    def trial(self, treatment: Treatment) -> Trial:
+        """The trial of a treatment. Pure: the same treatment gives the same trial.
+
+        The orchestrator itself fills in what belongs to the run: experiment, run id, repetition, treatment, seed.
+        """
+        raise ConfigError(f"{type(self).__name__} must define trial(treatment).")

@@ -1,0 +1,1 @@
+"""Runs one trial at a time, and measures it."""

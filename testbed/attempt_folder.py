@@ -1,0 +1,111 @@
+"""An attempt on disk: who writes which file. Everything is here before anything is answered.
+
+| file | writer | what |
+|---|---|---|
+| spec.json | node | the TrialSpec |
+| status.json | node | the AttemptStatus, replaced atomically at every change |
+| process.json | node | pid, start time and process group of the child, to find it again after a restart |
+| progress.jsonl | child | one `Progress` line per change of state or finished request |
+| record.json | child | the `ChildRecord`, replaced atomically, last of all |
+| requests.jsonl | child | one `RequestRecord` per measured request, in workload order |
+| trace_SOURCE.csv | child | samples of an in-process meter (`energy.trace_log`) |
+| energibridge.csv, energibridge-summary.txt | EnergiBridge | its log, and what it printed |
+| child.log | child | its standard output and error |
+| result.json | node (`collect`) | the TrialResult, replaced atomically |
+| acknowledged | node | empty: the orchestrator has everything |
+
+All times in these files are seconds of the machine's monotonic clock, except in EnergiBridge's log, which
+`ChildRecord.unix_minus_monotonic_s` maps.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, Field, JsonValue
+
+from contract.attempt_state import AttemptState
+from contract.errors import ErrorBody
+from contract.trial_result import LoadReport, PhaseWindow, SuspectReason, WorkloadReport
+from contract.units import Seconds, Sha256, WireModel
+
+SPEC = "spec.json"
+STATUS = "status.json"
+PROCESS = "process.json"
+PROGRESS = "progress.jsonl"
+RECORD = "record.json"
+REQUESTS = "requests.jsonl"
+CHILD_LOG = "child.log"
+ENERGIBRIDGE_LOG = "energibridge.csv"
+ENERGIBRIDGE_SUMMARY = "energibridge-summary.txt"
+RESULT = "result.json"
+ACKNOWLEDGED = "acknowledged"
+
+
+class Progress(WireModel):
+    """One line of progress.jsonl."""
+
+    state: AttemptState
+    at_s: float
+    n_requests_done: int = 0
+    n_requests: int = 0
+    power_w: dict[str, float] = Field(default_factory=dict)
+
+
+class RequestRecord(WireModel):
+    """One measured request: what was asked, what came back, when."""
+
+    item_id: str
+    prompt_sha256: Sha256
+    n_prompt_tokens: int
+    n_output_tokens: int
+    finish_reason: str
+    submitted_s: float
+    """Monotonic seconds, as all times here."""
+    first_token_s: float | None
+    finished_s: float
+    token_s: list[float]
+    """When each token (or group of tokens) became known."""
+    messages: list[dict[str, str]]
+    answer: str
+    gold_label: str | None
+    predicted_label: str | None
+    is_correct: bool | None
+
+
+class ChildRecord(WireModel):
+    """What the child knows at its end; the node adds what only it can know and computes the energy."""
+
+    origin_s: float
+    """Monotonic time of the child's start: the zero of `PhaseWindow.start_s`."""
+    unix_minus_monotonic_s: float
+    """Maps wall time to monotonic time; taken once."""
+    phases: list[PhaseWindow] = Field(default_factory=list)
+    load: LoadReport | None = None
+    workload: WorkloadReport | None = None
+    start_temp_c: float | None = None
+    meter_settings: dict[str, JsonValue] = Field(default_factory=dict)
+    sampler_cpu_s: Seconds | None = None
+    reasons: list[SuspectReason] = Field(default_factory=list)
+    error: ErrorBody | None = None
+    """Why it ended early; what was measured until then is kept."""
+
+
+def write_atomic(path: Path, content: str | bytes | BaseModel) -> None:
+    """Replace a file so that a reader, or a crash, sees the old or the new content, never a part.
+
+    Temporary name, fsync, rename, fsync of the folder.
+    """
+    if isinstance(content, BaseModel):
+        content = content.model_dump_json(indent=1)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,1 @@
+"""Energy and power sensors behind one seam."""

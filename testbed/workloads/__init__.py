@@ -1,0 +1,1 @@
+"""What a trial asks a model."""
