@@ -231,11 +231,16 @@ def _subclasses(root: type[JouleBedError]) -> list[type[JouleBedError]]:
 
 
 def error_from_body(body: ErrorBody) -> JouleBedError:
-    """The exception that a body stands for; an unknown code becomes the root class.
+    """The exception that a body stands for.
 
-    The body's own `retryable` is kept in `detail` where the class says otherwise.
+    A code from a newer node becomes the root class, with the code and whether it is retryable in `detail`.
     """
+    extra: dict[str, Any]
     for cls in _subclasses(JouleBedError):
         if cls.code == body.code:
-            return cls(body.message, **body.detail)
-    return JouleBedError(body.message, code=body.code, retryable=body.retryable, **body.detail)
+            error, extra = cls(body.message), {}
+            break
+    else:
+        error, extra = JouleBedError(body.message), {"code": body.code, "retryable": body.retryable}
+    error.detail = {**body.detail, **extra}
+    return error

@@ -1,9 +1,9 @@
 """What the orchestrator asks for: everything that a trial depends on, and nothing else."""
 
 from datetime import date
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
 
@@ -33,6 +33,9 @@ class EngineSpec(WireModel):
     lifetime: Literal["trial", "block"] = "trial"
     """`trial`: a new process per trial, as in the study. `block`: kept warm over consecutive trials with the
     same model, engine and options."""
+    max_concurrency: int | None = Field(default=None, gt=0)
+    """Requests in flight that the engine is loaded for; None: the workload's concurrency. Set it to let warm
+    trials of different concurrency share one engine under equal conditions."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Engine's own options; an unknown one is an error."""
 
@@ -102,6 +105,25 @@ class TrialSpec(WireModel):
     warmup_requests: int = Field(default=1, ge=0)
     """Requests sent before the measured phase, not counted in anything."""
     deadline: DeadlineSpec = DeadlineSpec()
+
+    @model_validator(mode="after")
+    def _concurrency_fits(self) -> Self:
+        if self.workload.concurrency > self.load_concurrency:
+            raise ValueError(
+                f"workload.concurrency {self.workload.concurrency} exceeds engine.max_concurrency {self.load_concurrency}"
+            )
+        return self
+
+    @property
+    def load_concurrency(self) -> int:
+        """Requests in flight that the engine is loaded for."""
+        return self.engine.max_concurrency or self.workload.concurrency
+
+    def engine_key(self) -> str:
+        """Identity of a loaded engine: trials of equal key may share a warm one."""
+        return sha256_of(
+            [self.model.model_dump(mode="json"), self.engine.model_dump(mode="json"), self.load_concurrency]
+        )
 
     def sha256(self) -> str:
         """Identity of the spec: two attempts with equal hashes asked for the same thing."""

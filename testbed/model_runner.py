@@ -1,0 +1,168 @@
+"""The child process: builds the parts of a trial and runs it.
+
+    python -m testbed.model_runner SPEC.json OUT_DIR [--meter NAME ...] [--wrapped METER]
+    python -m testbed.model_runner --serve
+
+The first form runs one trial and exits. The second keeps the engine warm (`lifetime: block`): it reads one JSON
+line per trial on standard input, `{"spec": ..., "out_dir": ..., "meters": [...]}`, and answers one line,
+`{"out_dir": ..., "done": true}`, when record.json is written; the end of input ends it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import psutil
+
+from contract.errors import JouleBedError
+from contract.trial_result import LoadReport
+from contract.trial_spec import TrialSpec
+from testbed import attempt_folder
+from testbed.attempt_folder import ChildRecord
+from testbed.clock import Clock, SystemClock
+from testbed.engines.base import Engine
+from testbed.engines.registry import ENGINES
+from testbed.meters.base import Meter
+from testbed.meters.registry import METERS
+from testbed.meters.thermometer import SystemThermometer
+from testbed.trial_run import Parts, run_trial
+from testbed.workloads.registry import WORKLOADS
+
+_SETTLE_PERIODS = 2.5
+"""EnergiBridge ends with its child and drops the interval under way: the measured phase must end earlier."""
+
+
+class ModelRunner:
+    """Runs trials, and keeps the engine between them where the spec asks for it.
+
+    Args:
+        clock: of this machine.
+        wrapped: whether EnergiBridge runs around this process.
+    """
+
+    def __init__(self, clock: Clock, *, wrapped: bool = False) -> None:
+        self._clock = clock
+        self._wrapped = wrapped
+        self._engine: Engine | None = None
+        self._engine_key = ""
+        self._load: LoadReport | None = None
+
+    def run(self, spec_path: Path, out_dir: Path, meter_names: Sequence[str]) -> ChildRecord:
+        """Run one trial; whatever happens, record.json is there afterwards, unless the process dies."""
+        try:
+            spec = TrialSpec.model_validate_json(spec_path.read_bytes())
+            parts = self._build(spec, meter_names)
+            record = run_trial(spec, parts, out_dir, self._clock)
+        except JouleBedError as error:
+            record = self._failed(out_dir, error)
+        except Exception as error:
+            # A supervisor: the node learns of every failure by the record, never by a lost child.
+            traceback.print_exc()
+            record = self._failed(out_dir, JouleBedError(f"{type(error).__name__}: {error}. See child.log."))
+        if record.error is not None or record.load is None or spec.engine.lifetime == "trial":
+            self.close()
+        else:
+            self._load = record.load.model_copy(update={"load_s": 0.0, "reused": True})
+        return record
+
+    def close(self) -> None:
+        """Free the engine. Idempotent."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine, self._engine_key, self._load = None, "", None
+
+    def _build(self, spec: TrialSpec, meter_names: Sequence[str]) -> Parts:
+        # The cheap parts first, so that a wrong option costs no engine.
+        workload = WORKLOADS.create(spec.workload.name, **spec.workload.options)
+        meters: list[Meter] = []
+        for name in meter_names:
+            options = spec.meter.options if name == spec.meter.name else {}
+            meters.append(METERS.create(name, period_s=spec.meter.period_s, **options))
+        if self._engine is None or self._engine_key != spec.engine_key():
+            self.close()
+            self._engine = ENGINES.create(spec.engine.name, **spec.engine.options)
+            self._engine_key = spec.engine_key()
+        outside = self._wrapped or "energibridge" in meter_names
+        return Parts(
+            engine=self._engine,
+            warm=self._load,
+            workload=workload,
+            meters=meters,
+            thermometer=SystemThermometer(),
+            settle_s=_SETTLE_PERIODS * spec.meter.period_s if outside else 0.0,
+            wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
+        )
+
+    def _failed(self, out_dir: Path, error: JouleBedError) -> ChildRecord:
+        monotonic_ns = self._clock.monotonic_ns()
+        record = ChildRecord(
+            origin_s=monotonic_ns / 1e9,
+            unix_minus_monotonic_s=(self._clock.time_ns() - monotonic_ns) / 1e9,
+            error=error.body(),
+        )
+        attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+        return record
+
+
+def _parent_cpu_s() -> float | None:
+    """CPU seconds of the process around this one: EnergiBridge, in the one-shot form."""
+    try:
+        times = psutil.Process(os.getppid()).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
+def serve(runner: ModelRunner, orders: TextIO, answers: TextIO) -> None:
+    """Run trials as they are ordered, until the end of input.
+
+    Args:
+        runner: keeps the engine.
+        orders: one JSON object a line.
+        answers: one JSON object a line, flushed.
+    """
+    for line in orders:
+        order = json.loads(line)
+        out_dir = Path(order["out_dir"])
+        # Libraries print where they like: give each trial a log of its own at the level of file descriptors.
+        log = os.open(out_dir / attempt_folder.CHILD_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        runner.run(Path(order["spec"]), out_dir, order["meters"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        answers.write(json.dumps({"out_dir": order["out_dir"], "done": True}) + "\n")
+        answers.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry of the child."""
+    parser = argparse.ArgumentParser(prog="python -m testbed.model_runner", description=__doc__.splitlines()[0])
+    parser.add_argument("spec", nargs="?", type=Path)
+    parser.add_argument("out_dir", nargs="?", type=Path)
+    parser.add_argument("--meter", action="append", default=[], help="in-process meter; may be repeated")
+    parser.add_argument("--wrapped", metavar="METER", help="meter whose program runs around this process")
+    parser.add_argument("--serve", action="store_true", help="keep the engine warm; trials come on standard input")
+    given = parser.parse_args(arguments)
+    runner = ModelRunner(SystemClock(), wrapped=given.wrapped is not None)
+    try:
+        if given.serve:
+            # Keep the pipe for ourselves before standard output becomes the trial's log.
+            with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+                serve(runner, sys.stdin, answers)
+        elif given.spec is None or given.out_dir is None:
+            parser.error("give SPEC and OUT_DIR, or --serve")
+        else:
+            runner.run(given.spec, given.out_dir, given.meter)
+    finally:
+        runner.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The whole story of one trial, as the child lives it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from contract.attempt_state import AttemptState
+from contract.errors import InvalidRequestError, JouleBedError
+from contract.trial_result import LoadReport, Phase, PhaseWindow, SuspectReason, WorkloadReport
+from contract.trial_spec import SamplingSpec, TrialSpec
+from contract.units import sha256_of
+from energy.trace_log import write_traces
+from testbed import attempt_folder
+from testbed.attempt_folder import ChildRecord, Progress, RequestRecord
+from testbed.clock import Clock
+from testbed.engines.base import Completion, Engine, GenerationRequest
+from testbed.meters.base import Meter, Thermometer
+from testbed.workloads.base import PreparedWorkload, Workload
+
+_WARMUP_MESSAGES = ({"role": "user", "content": "Name three colours."},)
+_WARMUP_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a trial is made of.
+
+    Attributes:
+        engine: not loaded yet, or warm.
+        warm: the engine's load report when it is warm, else None.
+        workload: what is asked.
+        meters: in-process meters; empty when EnergiBridge is wrapped around this process.
+        thermometer: for the start temperature.
+        settle_s: kept idle after the measured phase, so that a sampler outside still brackets its end.
+        wrapper_cpu_s: CPU seconds used so far by a sampler that is wrapped around this process; None without one.
+    """
+
+    engine: Engine
+    warm: LoadReport | None
+    workload: Workload
+    meters: Sequence[Meter]
+    thermometer: Thermometer
+    settle_s: float = 0.0
+    wrapper_cpu_s: Callable[[], float | None] = lambda: None
+
+
+@dataclass
+class _Story:
+    """What is known so far; becomes the record, also when the trial ends early."""
+
+    origin_s: float
+    unix_minus_monotonic_s: float
+    phases: list[PhaseWindow] = field(default_factory=list)
+    load: LoadReport | None = None
+    workload: WorkloadReport | None = None
+    start_temp_c: float | None = None
+    meter_settings: dict[str, JsonValue] = field(default_factory=dict)
+    sampler_cpu_s: float | None = None
+    reasons: list[SuspectReason] = field(default_factory=list)
+
+    def record(self, error: JouleBedError | None) -> ChildRecord:
+        return ChildRecord(**vars(self), error=error.body() if error else None)
+
+
+class ProgressLog:
+    """Appends `Progress` lines; one write per line, so a reader never sees half of one for long.
+
+    Args:
+        path: progress.jsonl.
+        clock: times the lines.
+        meters: asked for their latest power, which costs no sample.
+    """
+
+    def __init__(self, path: Path, clock: Clock, meters: Sequence[Meter] = ()) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._clock = clock
+        self._meters = meters
+
+    def note(self, state: AttemptState, done: int = 0, of: int = 0) -> None:
+        """Write one line."""
+        power_w = {domain: watts for meter in self._meters for domain, watts in meter.latest_power_w().items()}
+        line = Progress(
+            state=state,
+            at_s=self._clock.monotonic_ns() / 1e9,
+            n_requests_done=done,
+            n_requests=of,
+            power_w=power_w,
+        )
+        self._file.write(line.model_dump_json() + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> ChildRecord:
+    """Run one trial and write its files, record.json last.
+
+    Errors that JouleBed raises on purpose end the trial and are told in the record; what was measured until then
+    is kept. Others are the caller's to catch.
+
+    Args:
+        spec: what to run.
+        parts: with what; the engine is left loaded.
+        out_dir: the attempt's folder.
+        clock: of this machine.
+
+    Returns:
+        What record.json holds.
+    """
+    monotonic_ns = clock.monotonic_ns()
+    story = _Story(monotonic_ns / 1e9, (clock.time_ns() - monotonic_ns) / 1e9)
+    progress = ProgressLog(out_dir / attempt_folder.PROGRESS, clock, parts.meters)
+    error: JouleBedError | None = None
+    try:
+        _walk(spec, parts, out_dir, clock, story, progress)
+    except JouleBedError as raised:
+        error = raised
+    finally:
+        progress.close()
+    record = story.record(error)
+    attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+    return record
+
+
+def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _Story, progress: ProgressLog) -> None:
+    progress.note(AttemptState.LOADING)
+    # Drawn before anything is loaded or measured: a wrong option must not cost a model load.
+    prepared = parts.workload.prepare()
+    temperatures = parts.thermometer.read()
+    story.start_temp_c = max((reading.temp_c for reading in temperatures), default=None)
+    wrapper_cpu_start_s = parts.wrapper_cpu_s()
+
+    started: list[Meter] = []
+    try:
+        for meter in parts.meters:
+            meter.start(out_dir)
+            started.append(meter)
+        completions = _measure(spec, parts, prepared, clock, story, progress)
+        clock.sleep(parts.settle_s)
+    finally:
+        # Also on the way out of a failure: a sampler that outlives its trial would disturb the next one.
+        _stop_meters(started, out_dir, story)
+    wrapper_cpu_end_s = parts.wrapper_cpu_s()
+    if wrapper_cpu_start_s is not None and wrapper_cpu_end_s is not None:
+        story.sampler_cpu_s = wrapper_cpu_end_s - wrapper_cpu_start_s
+
+    progress.note(AttemptState.COLLECTING)
+    story.workload = _write_requests(spec, parts.workload, prepared, completions, out_dir)
+
+
+def _measure(
+    spec: TrialSpec,
+    parts: Parts,
+    prepared: PreparedWorkload,
+    clock: Clock,
+    story: _Story,
+    progress: ProgressLog,
+) -> list[Completion]:
+    concurrency = spec.workload.concurrency
+    with _phase(Phase.LOAD, story, clock):
+        story.load = parts.warm or parts.engine.load(spec.model, max_concurrency=spec.load_concurrency, seed=spec.seed)
+    if spec.baseline_s > 0:
+        progress.note(AttemptState.BASELINE)
+        with _phase(Phase.BASELINE, story, clock):
+            clock.sleep(spec.baseline_s)
+    if spec.warmup_requests > 0:
+        progress.note(AttemptState.WARMUP)
+        with _phase(Phase.WARMUP, story, clock):
+            parts.engine.generate(_warmup_requests(spec), concurrency=concurrency)
+
+    requests = [
+        GenerationRequest(item.item_id, item.messages, spec.sampling, _request_seed(spec.seed, index))
+        for index, item in enumerate(prepared.items)
+    ]
+    if not requests:
+        raise InvalidRequestError("The workload has no items: choose n_items > 0.")
+    n_done = 0
+
+    def count(_: Completion) -> None:
+        nonlocal n_done
+        n_done += 1
+        progress.note(AttemptState.MEASURING, n_done, len(requests))
+
+    progress.note(AttemptState.MEASURING, 0, len(requests))
+    with _phase(Phase.MEASURE, story, clock):
+        return parts.engine.generate(requests, concurrency=concurrency, on_completion=count)
+
+
+class _phase:
+    """Marks a phase with the monotonic clock, also when it ends in an exception."""
+
+    def __init__(self, phase: Phase, story: _Story, clock: Clock) -> None:
+        self._phase, self._story, self._clock = phase, story, clock
+
+    def __enter__(self) -> None:
+        self._start_ns = self._clock.monotonic_ns()
+
+    def __exit__(self, *exc: object) -> None:
+        end_ns = self._clock.monotonic_ns()
+        self._story.phases.append(
+            PhaseWindow(
+                phase=self._phase,
+                start_s=max(self._start_ns / 1e9 - self._story.origin_s, 0.0),
+                duration_s=(end_ns - self._start_ns) / 1e9,
+            )
+        )
+
+
+def _request_seed(trial_seed: int, index: int) -> int:
+    """A seed per request, so that equal prompts of a trial are independent draws."""
+    return int(sha256_of([trial_seed, index])[:7], 16)
+
+
+def _warmup_requests(spec: TrialSpec) -> list[GenerationRequest]:
+    # Never an item of the workload: its prompt would be in the engine's caches when it is measured.
+    sampling = SamplingSpec(
+        temperature=spec.sampling.temperature,
+        top_p=spec.sampling.top_p,
+        max_tokens=min(spec.sampling.max_tokens, _WARMUP_TOKENS),
+    )
+    return [
+        GenerationRequest(f"warmup-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -1 - i))
+        for i in range(spec.warmup_requests)
+    ]
+
+
+def _stop_meters(meters: Sequence[Meter], out_dir: Path, story: _Story) -> None:
+    costs: list[float | None] = []
+    for meter in meters:
+        try:
+            report = meter.stop()
+        except JouleBedError as failure:
+            story.reasons.append(SuspectReason(code=failure.code, message=f"Meter {meter.name}: {failure.message}"))
+            continue
+        story.meter_settings[meter.name] = dict(report.settings)
+        story.reasons += [SuspectReason(code="meter", message=f"{meter.name}: {text}") for text in report.warnings]
+        costs.append(report.sampler_cpu_s)
+        # EnergiBridge leaves a log of its own, which is the evidence; a second copy could only differ from it.
+        if not (out_dir / attempt_folder.ENERGIBRIDGE_LOG).exists():
+            write_traces(out_dir / f"trace_{meter.name}.csv", report.traces)
+    known = [cost for cost in costs if cost is not None]
+    story.sampler_cpu_s = sum(known) if known and len(known) == len(costs) else None
+
+
+def _write_requests(
+    spec: TrialSpec,
+    workload: Workload,
+    prepared: PreparedWorkload,
+    completions: Sequence[Completion],
+    out_dir: Path,
+) -> WorkloadReport:
+    verdicts = [workload.judge(item, done.text) for item, done in zip(prepared.items, completions, strict=True)]
+    records = [
+        RequestRecord(
+            item_id=item.item_id,
+            prompt_sha256=done.prompt_sha256,
+            n_prompt_tokens=done.n_prompt_tokens,
+            n_output_tokens=done.n_output_tokens,
+            finish_reason=done.finish_reason,
+            submitted_s=done.submitted_ns / 1e9,
+            first_token_s=done.token_ns[0] / 1e9 if done.token_ns else None,
+            finished_s=done.finished_ns / 1e9,
+            token_s=[ns / 1e9 for ns in done.token_ns],
+            messages=[dict(message) for message in item.messages],
+            answer=done.text,
+            gold_label=item.gold_label,
+            predicted_label=verdict.predicted_label,
+            is_correct=verdict.is_correct,
+        )
+        for item, done, verdict in zip(prepared.items, completions, verdicts, strict=True)
+    ]
+    lines = "".join(record.model_dump_json() + "\n" for record in records)
+    attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
+    return WorkloadReport(
+        name=spec.workload.name,
+        source=prepared.source,
+        prompt_sha256=sha256_of([record.prompt_sha256 for record in records]),
+        n_requests=len(records),
+        n_prompt_tokens=sum(record.n_prompt_tokens for record in records),
+        n_output_tokens=sum(record.n_output_tokens for record in records),
+        score=workload.score(prepared.items, verdicts),
+    )

@@ -1,0 +1,159 @@
+"""One full example of each message; its JSON is kept under golden/ so that a change of the wire is seen."""
+
+from datetime import UTC, datetime
+
+from contract.attempt_state import AttemptState
+from contract.errors import ModelNotFoundError
+from contract.trial_result import (
+    ArtifactRef,
+    AttemptStatus,
+    Capability,
+    EnergyMethod,
+    EnergyReading,
+    EnergySummary,
+    LoadReport,
+    NodeIdentity,
+    NodeInfo,
+    Phase,
+    PhaseWindow,
+    SuspectReason,
+    TaskScore,
+    TelemetrySample,
+    TemperatureReading,
+    TrialResult,
+    WorkloadReport,
+)
+from contract.trial_spec import EngineSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
+from contract.units import PROTOCOL_VERSION
+
+AT = datetime(2026, 11, 21, 12, 0, 0, 250000, tzinfo=UTC)
+
+SPEC = TrialSpec(
+    experiment="golden",
+    run_id="run_3_repetition_1",
+    repetition=1,
+    treatment={"model": "llama-3.2-1b", "task": "RTE", "concurrency": 4, "flash": True, "ratio": 0.5},
+    seed=123456789,
+    model=ModelSpec(
+        name="llama-3.2-1b", source="hf:meta-llama/Llama-3.2-1B-Instruct", revision="abc123", max_model_len=4096
+    ),
+    engine=EngineSpec(name="vllm", lifetime="block", max_concurrency=32, options={"dtype": "bfloat16", "threads": 1}),
+    sampling=SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=2048),
+    workload=WorkloadSpec(name="superglue", concurrency=4, options={"task": "RTE", "n_items": 80}),
+    baseline_s=10.0,
+)
+
+NODE = NodeIdentity(
+    hostname="gpu-box",
+    os="Linux 6.1",
+    cpu_model="Example CPU",
+    n_cpus=32,
+    memory_bytes=134868701184,
+    gpus=["NVIDIA GeForce RTX 4090 GPU-0000"],
+    driver_version="550.54",
+    python_version="3.11.7",
+    packages={"vllm": "0.11.0"},
+    hardware_sha256="a" * 64,
+)
+
+RESULT = TrialResult(
+    protocol_version=PROTOCOL_VERSION,
+    attempt_id="run_3_repetition_1-a1-0123abcd",
+    run_id="run_3_repetition_1",
+    spec_sha256=SPEC.sha256(),
+    state=AttemptState.SUSPECT,
+    reasons=[SuspectReason(code="gap", message="3 gaps in gpu:0.")],
+    started_at=AT,
+    finished_at=AT,
+    start_temp_c=38.5,
+    phases=[PhaseWindow(phase=Phase.MEASURE, start_s=20.0, duration_s=100.0)],
+    energy=[
+        EnergyReading(
+            domain="gpu:0",
+            component="gpu",
+            phase=Phase.MEASURE,
+            energy_j=30000.5,
+            method=EnergyMethod.SAMPLED,
+            source="energibridge",
+            period_s=0.2,
+            n_samples=500,
+            n_gaps=3,
+            uncertainty_j=12.0,
+        ),
+        EnergyReading(
+            domain="cpu_package",
+            component="cpu",
+            phase=Phase.MEASURE,
+            energy_j=5000.0,
+            method=EnergyMethod.COUNTER,
+            source="energibridge",
+            period_s=0.2,
+            n_samples=500,
+            n_wraps=1,
+            uncertainty_j=8.0,
+        ),
+    ],
+    summary=EnergySummary(
+        energy_j=35000.5,
+        energy_net_j=27000.5,
+        cpu_energy_j=5000.0,
+        gpu_energy_j=30000.5,
+        dram_energy_j=None,
+        baseline_power_w=80.0,
+        method=EnergyMethod.SAMPLED,
+        source="energibridge",
+        domains=["cpu_package", "gpu:0"],
+    ),
+    duration_s=100.0,
+    tokens_per_s=120.0,
+    workload=WorkloadReport(
+        name="superglue",
+        source="folder",
+        prompt_sha256="b" * 64,
+        n_requests=80,
+        n_prompt_tokens=9000,
+        n_output_tokens=12000,
+        score=TaskScore(
+            n_items=80, n_correct=50, n_abstained=3, accuracy=0.625, chance_accuracy=0.5, chance_p_value=0.017
+        ),
+    ),
+    load=LoadReport(
+        engine="vllm",
+        engine_version="0.11.0",
+        model_name="llama-3.2-1b",
+        model_source="hf:meta-llama/Llama-3.2-1B-Instruct",
+        model_revision="abc123",
+        max_model_len=4096,
+        load_s=12.5,
+        settings={"dtype": "bfloat16"},
+    ),
+    sampler_cpu_s=0.4,
+    node=NODE,
+    artifacts=[ArtifactRef(name="requests.jsonl", size_bytes=1234, sha256="c" * 64)],
+)
+
+EXAMPLES = {
+    "trial_spec": SPEC,
+    "trial_result": RESULT,
+    "error_body": ModelNotFoundError("No model there. Download it.", source="path:/models/x").body(),
+    "attempt_status": AttemptStatus(
+        attempt_id=RESULT.attempt_id,
+        run_id=RESULT.run_id,
+        spec_sha256=SPEC.sha256(),
+        state=AttemptState.MEASURING,
+        version=7,
+        n_requests_done=12,
+        n_requests=80,
+        updated_at=AT,
+    ),
+    "node_info": NodeInfo(
+        protocol_version=PROTOCOL_VERSION,
+        software_version="0.1.0",
+        identity=NODE,
+        capabilities=[Capability(seam="meter", name="rapl", available=False, message="No powercap folder.")],
+        temperatures=[TemperatureReading(sensor="gpu:0", temp_c=38.5)],
+    ),
+    "telemetry_sample": TelemetrySample(
+        attempt_id=RESULT.attempt_id, state=AttemptState.MEASURING, power_w={"gpu:0": 300.0}, at=AT
+    ),
+}

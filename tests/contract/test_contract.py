@@ -1,0 +1,125 @@
+"""States, errors and the rules of a spec."""
+
+import itertools
+
+import pytest
+from pydantic import ValidationError
+
+from contract.attempt_state import TRANSITIONS, AttemptState, RunState, derive_run_state, may_follow
+from contract.errors import (
+    ErrorBody,
+    JouleBedError,
+    TestbedBusyError,
+    UnknownNameError,
+    _subclasses,
+    error_from_body,
+)
+from contract.trial_spec import EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
+from contract.units import canonical_json, sha256_of
+
+PATH = ["CLAIMED", "SUBMITTED", "LOADING", "BASELINE", "WARMUP", "MEASURING", "COLLECTING"]
+FINAL = {"SUCCEEDED", "SUSPECT", "FAILED", "CANCELLED", "TIMED_OUT", "LOST"}
+
+
+def spec(**changes: object) -> TrialSpec:
+    fields: dict[str, object] = {
+        "experiment": "e",
+        "run_id": "run_0_repetition_0",
+        "repetition": 0,
+        "treatment": {"task": "RTE"},
+        "seed": 1,
+        "model": ModelSpec(name="m", source="fake:m"),
+        "engine": EngineSpec(name="fake"),
+        "workload": WorkloadSpec(name="fake"),
+    }
+    return TrialSpec.model_validate(fields | changes)
+
+
+def test_every_state_has_its_transitions() -> None:
+    assert set(TRANSITIONS) == set(AttemptState)
+    assert {state.value for state in AttemptState if state.is_final} == FINAL
+
+
+def test_the_path_is_walked_forwards_only() -> None:
+    for before, after in itertools.product(PATH, PATH):
+        forwards = PATH.index(after) > PATH.index(before)
+        assert may_follow(AttemptState(before), AttemptState(after)) is forwards, (before, after)
+
+
+def test_only_collecting_leads_to_a_result() -> None:
+    for before, result in itertools.product(AttemptState, ["SUCCEEDED", "SUSPECT"]):
+        assert may_follow(before, AttemptState(result)) is (before == "COLLECTING")
+
+
+def test_any_open_state_may_break() -> None:
+    for before, end in itertools.product(PATH, ["FAILED", "CANCELLED", "TIMED_OUT", "LOST"]):
+        assert may_follow(AttemptState(before), AttemptState(end))
+
+
+@pytest.mark.parametrize(
+    ("attempts", "may_retry", "expected"),
+    [
+        ([], True, RunState.TODO),
+        ([("MEASURING", False)], True, RunState.RUNNING),
+        ([("FAILED", False)], True, RunState.TODO),
+        ([("FAILED", False)], False, RunState.FAILED),
+        ([("CANCELLED", False)], False, RunState.TODO),
+        ([("FAILED", False), ("SUCCEEDED", True)], False, RunState.DONE),
+        ([("SUSPECT", False)], True, RunState.SUSPECT),
+        ([("SUSPECT", False), ("CLAIMED", False)], True, RunState.RUNNING),
+    ],
+)
+def test_run_state_follows_from_attempts(attempts: list[tuple[str, bool]], may_retry: bool, expected: RunState) -> None:
+    history = [(AttemptState(state), accepted) for state, accepted in attempts]
+    assert derive_run_state(history, may_retry=may_retry) is expected
+
+
+def test_error_codes_are_unique_and_survive_the_wire() -> None:
+    classes = _subclasses(JouleBedError)
+    assert len({cls.code for cls in classes}) == len(classes)
+    for cls in classes:
+        again = error_from_body(ErrorBody.model_validate_json(cls("words", n=1).body().model_dump_json()))
+        assert (type(again), again.message, again.detail) == (cls, "words", {"n": 1})
+
+
+def test_an_unknown_error_code_keeps_what_it_says() -> None:
+    error = error_from_body(ErrorBody(code="from_the_future", message="words", retryable=True))
+    assert type(error) is JouleBedError
+    assert error.detail == {"code": "from_the_future", "retryable": True}
+
+
+def test_retryable_is_told() -> None:
+    assert TestbedBusyError("x").body().retryable
+    assert not UnknownNameError("x").body().retryable
+
+
+def test_equal_specs_have_equal_hashes_whatever_the_order_of_keys() -> None:
+    assert sha256_of({"a": 1, "b": [True, None]}) == sha256_of({"b": [True, None], "a": 1})
+    assert canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'
+    assert spec().sha256() == spec().sha256() != spec(seed=2).sha256()
+
+
+def test_engine_key_ignores_the_task_but_not_what_is_loaded() -> None:
+    pinned = EngineSpec(name="fake", max_concurrency=8)
+    one = spec(engine=pinned)
+    assert (
+        one.engine_key() == spec(engine=pinned, seed=9, workload=WorkloadSpec(name="fake", concurrency=4)).engine_key()
+    )
+    assert one.engine_key() != spec(engine=EngineSpec(name="fake", max_concurrency=9)).engine_key()
+    assert spec().engine_key() != spec(workload=WorkloadSpec(name="fake", concurrency=4)).engine_key()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"experiment": "../escape"},
+        {"run_id": ""},
+        {"seed": -1},
+        {"treatment": {"task": float("nan")}},
+        {"baseline_s": float("inf")},
+        {"engine": EngineSpec(name="fake", max_concurrency=2), "workload": WorkloadSpec(name="fake", concurrency=3)},
+    ],
+)
+def test_bad_specs_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        spec(**changes)
