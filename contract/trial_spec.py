@@ -108,10 +108,9 @@ class TrialSpec(WireModel):
 
     @model_validator(mode="after")
     def _concurrency_fits(self) -> Self:
-        if self.workload.concurrency > self.load_concurrency:
-            raise ValueError(
-                f"workload.concurrency {self.workload.concurrency} exceeds engine.max_concurrency {self.load_concurrency}"
-            )
+        wanted = self.workload.concurrency
+        if wanted > self.load_concurrency:
+            raise ValueError(f"workload.concurrency {wanted} exceeds engine.max_concurrency {self.load_concurrency}")
         return self
 
     @property

@@ -60,7 +60,7 @@ class ModelRunner:
             record = run_trial(spec, parts, out_dir, self._clock)
         except JouleBedError as error:
             record = self._failed(out_dir, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A supervisor: the node learns of every failure by the record, never by a lost child.
             traceback.print_exc()
             record = self._failed(out_dir, JouleBedError(f"{type(error).__name__}: {error}. See child.log."))

@@ -1,29 +1,18 @@
 """The wire format is pinned: a change here is a change of the protocol version, made on purpose.
 
 To accept one: raise PROTOCOL_VERSION in contract/units.py if old nodes would misread it, then run
-`python tests/contract/test_golden.py` to write the files anew, and read the diff.
+`python -m tests.contract.test_golden` to write the files anew, and read the diff.
 """
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+
+from tests.contract.examples import EXAMPLES
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def _examples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("joulebed_contract_examples", Path(__file__).parent / "examples.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-EXAMPLES: dict[str, BaseModel] = _examples().EXAMPLES
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
