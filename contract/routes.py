@@ -4,6 +4,7 @@
 |---|---|
 | GET LIVE | -> {"live": true}; the only route without a token |
 | GET NODE | -> NodeInfo |
+| POST CHECK | CheckRequest -> CheckReport: could these trials run here? Loads and measures nothing |
 | PUT ATTEMPT | TrialSpec -> AttemptStatus; idempotent; other spec under the same id: 409 |
 | GET ATTEMPT ?wait_s=&after_version= | -> AttemptStatus; long poll, at most MAX_WAIT_S |
 | DELETE ATTEMPT | cancels it if it runs -> AttemptStatus; idempotent |
@@ -17,6 +18,7 @@ Every error answer is an ErrorBody. Every request carries `Authorization: Bearer
 
 LIVE = "/v1/live"
 NODE = "/v1/node"
+CHECK = "/v1/check"
 ATTEMPT = "/v1/attempts/{attempt_id}"
 RESULT = "/v1/attempts/{attempt_id}/result"
 ARTIFACT = "/v1/attempts/{attempt_id}/artifacts/{name}"

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
+from contract.trial_spec import TrialSpec
 from contract.units import Identifier, Joules, Seconds, Sha256, WireModel
 
 
@@ -242,6 +243,25 @@ class NodeInfo(WireModel):
     temperatures: list[TemperatureReading]
     """Now; empty where the machine has no readable sensor."""
     running_attempt_id: Identifier | None = None
+
+
+class CheckRequest(WireModel):
+    """Trials that an orchestrator is about to plan on this testbed, one per treatment."""
+
+    specs: list[TrialSpec]
+
+
+class CheckProblem(WireModel):
+    """Why one of them could not run."""
+
+    run_id: Identifier
+    error: ErrorBody
+
+
+class CheckReport(WireModel):
+    """What stands in the way; empty when all could run."""
+
+    problems: list[CheckProblem]
 
 
 class TelemetrySample(WireModel):

@@ -2,10 +2,11 @@
 
     python -m testbed.model_runner SPEC.json OUT_DIR [--meter NAME ...] [--wrapped METER]
     python -m testbed.model_runner --serve
+    python -m testbed.model_runner --check < CheckRequest > CheckReport
 
 The first form runs one trial and exits. The second keeps the engine warm (`lifetime: block`): it reads one JSON
 line per trial on standard input, `{"spec": ..., "out_dir": ..., "meters": [...]}`, and answers one line,
-`{"out_dir": ..., "done": true}`, when record.json is written; the end of input ends it.
+`{"out_dir": ..., "done": true}`, when record.json is written; the end of input ends it. The third says what stands in the way of trials, and runs nothing.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import TextIO
 import psutil
 
 from contract.errors import JouleBedError
-from contract.trial_result import LoadReport
+from contract.trial_result import CheckProblem, CheckReport, CheckRequest, LoadReport
 from contract.trial_spec import TrialSpec
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord
@@ -29,6 +30,7 @@ from testbed.engines.base import Engine
 from testbed.engines.registry import ENGINES
 from testbed.meters.base import Meter
 from testbed.meters.registry import METERS
+from testbed.meters.selection import select_meter
 from testbed.meters.thermometer import SystemThermometer
 from testbed.trial_run import Parts, run_trial
 from testbed.workloads.registry import WORKLOADS
@@ -109,6 +111,19 @@ class ModelRunner:
         return record
 
 
+def check(request: CheckRequest) -> CheckReport:
+    """Build the parts of each trial as `ModelRunner` would, up to the model's files; load and measure nothing."""
+    problems = []
+    for spec in request.specs:
+        try:
+            ENGINES.create(spec.engine.name, **spec.engine.options).check(spec.model)
+            WORKLOADS.create(spec.workload.name, **spec.workload.options).prepare()
+            select_meter(spec.meter)
+        except JouleBedError as error:
+            problems.append(CheckProblem(run_id=spec.run_id, error=error.body()))
+    return CheckReport(problems=problems)
+
+
 def _parent_cpu_s() -> float | None:
     """CPU seconds of the process around this one: EnergiBridge, in the one-shot form."""
     try:
@@ -141,6 +156,13 @@ def serve(runner: ModelRunner, orders: TextIO, answers: TextIO) -> None:
         answers.flush()
 
 
+def _protected_stdout() -> TextIO:
+    """Standard output for ourselves; what libraries print goes to standard error instead."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry of the child."""
     parser = argparse.ArgumentParser(prog="python -m testbed.model_runner", description=__doc__.splitlines()[0])
@@ -148,13 +170,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out_dir", nargs="?", type=Path)
     parser.add_argument("--meter", action="append", default=[], help="in-process meter; may be repeated")
     parser.add_argument("--wrapped", metavar="METER", help="meter whose program runs around this process")
+    parser.add_argument("--check", action="store_true", help="say what stands in the way of trials")
     parser.add_argument("--serve", action="store_true", help="keep the engine warm; trials come on standard input")
     given = parser.parse_args(arguments)
+    if given.check:
+        with _protected_stdout() as answers:
+            answers.write(check(CheckRequest.model_validate_json(sys.stdin.read())).model_dump_json())
+        return
     runner = ModelRunner(SystemClock(), wrapped=given.wrapped is not None)
     try:
         if given.serve:
-            # Keep the pipe for ourselves before standard output becomes the trial's log.
-            with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+            with _protected_stdout() as answers:
                 serve(runner, sys.stdin, answers)
         elif given.spec is None or given.out_dir is None:
             parser.error("give SPEC and OUT_DIR, or --serve")

@@ -1,9 +1,10 @@
 """The testbed client seam: the orchestrator's only way to a testbed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from contract.trial_result import ArtifactRef, AttemptStatus, NodeInfo, TrialResult
+from contract.trial_result import ArtifactRef, AttemptStatus, CheckProblem, NodeInfo, TrialResult
 from contract.trial_spec import TrialSpec
 
 
@@ -16,6 +17,10 @@ class TestbedClient(Protocol):
 
     def node(self) -> NodeInfo:
         """The testbed's description of itself, with its temperatures now."""
+        ...
+
+    def check(self, specs: Sequence[TrialSpec]) -> list[CheckProblem]:
+        """What stands in the way of these trials there; empty when all could run. Loads and measures nothing."""
         ...
 
     def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:

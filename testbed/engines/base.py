@@ -62,6 +62,14 @@ class Engine(Protocol):
 
     name: str
 
+    def check(self, model: ModelSpec) -> None:
+        """Whether the model could be loaded: its files are here, or can be had. Fast; opens no weights.
+
+        Raises:
+            ModelNotFoundError: as `load`.
+        """
+        ...
+
     def load(self, model: ModelSpec, *, max_concurrency: int, seed: int) -> LoadReport:
         """Load a model; blocking, seconds to minutes. Called once.
 

@@ -8,6 +8,9 @@ from contract.trial_result import (
     ArtifactRef,
     AttemptStatus,
     Capability,
+    CheckProblem,
+    CheckReport,
+    CheckRequest,
     EnergyMethod,
     EnergyReading,
     EnergySummary,
@@ -152,6 +155,10 @@ EXAMPLES = {
         identity=NODE,
         capabilities=[Capability(seam="meter", name="rapl", available=False, message="No powercap folder.")],
         temperatures=[TemperatureReading(sensor="gpu:0", temp_c=38.5)],
+    ),
+    "check_request": CheckRequest(specs=[SPEC]),
+    "check_report": CheckReport(
+        problems=[CheckProblem(run_id=SPEC.run_id, error=ModelNotFoundError("No model there. Download it.").body())]
     ),
     "telemetry_sample": TelemetrySample(
         attempt_id=RESULT.attempt_id, state=AttemptState.MEASURING, power_w={"gpu:0": 300.0}, at=AT
