@@ -79,7 +79,7 @@ class AttemptStore:
         The folder appears under its name complete or not at all.
         """
         new = self._attempts / f"{_NEW}{status.attempt_id}"
-        new.mkdir(mode=0o700)
+        new.mkdir(mode=0o700, exist_ok=True)  # there after a failed try, on a full disk for instance
         write_atomic(new / attempt_folder.SPEC, spec)
         write_atomic(new / attempt_folder.STATUS, status)
         folder = new.replace(self.folder(status.attempt_id))

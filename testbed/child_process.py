@@ -12,6 +12,7 @@ from typing import Protocol
 
 import psutil
 
+from contract.errors import JouleBedError
 from contract.units import WireModel
 from testbed import attempt_folder
 
@@ -61,6 +62,10 @@ class RunningTrial(Protocol):
 
     def kill(self, grace_s: float) -> None:
         """End the process and its group: SIGTERM, after `grace_s` SIGKILL; returns when they are gone."""
+        ...
+
+    def explain_exit(self) -> JouleBedError | None:
+        """After `has_ended`: what a program wrapped around the child had to complain of; None for nothing."""
         ...
 
     def clean_up(self) -> None:
@@ -161,9 +166,17 @@ class OneShotTrial:
         command: program and arguments; never a shell's.
         folder: the attempt's; child.log in it takes the process's output.
         env: the whole environment of the process.
+        explain_exit: reads the exit status of a program that is wrapped around the child.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str],
+        explain_exit: Callable[[int], JouleBedError | None] = lambda returncode: None,
+    ) -> None:
+        self._explain_exit = explain_exit
         self._ended = threading.Event()
         with (folder / attempt_folder.CHILD_LOG).open("ab") as log:
             self._process = subprocess.Popen(
@@ -199,6 +212,10 @@ class OneShotTrial:
         kill_group(self.pid, grace_s)
         self._process.wait()
 
+    def explain_exit(self) -> JouleBedError | None:
+        """See `RunningTrial`."""
+        return None if not self.returncode else self._explain_exit(self.returncode)
+
     def clean_up(self) -> None:
         """See `RunningTrial`."""
         kill_group(self.pid, 0.0)
@@ -233,5 +250,11 @@ class AdoptedTrial:
         if not self.has_ended():
             kill_group(self.pid, grace_s)
 
+    def explain_exit(self) -> None:
+        """See `RunningTrial`: its exit status went to the process that started it."""
+
     def clean_up(self) -> None:
-        """See `RunningTrial`. Nothing: once the leader is gone, its group's number may be another's."""
+        """See `RunningTrial`."""
+        # The kernel keeps the number of a group that still has members; a living leader is somebody else's.
+        if process_identity(self.pid) is None:
+            kill_group(self.pid, 0.0)

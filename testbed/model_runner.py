@@ -6,7 +6,8 @@
 
 The first form runs one trial and exits. The second keeps the engine warm (`lifetime: block`): it reads one JSON
 line per trial on standard input, `{"spec": ..., "out_dir": ..., "meters": [...]}`, and answers one line,
-`{"out_dir": ..., "done": true}`, when record.json is written; the end of input ends it. The third says what stands in the way of trials, and runs nothing.
+`{"out_dir": ..., "done": true}`, when record.json is written; the end of input
+ends it. The third says what stands in the way of trials, and runs nothing.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import psutil
 
@@ -29,8 +30,9 @@ from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Engine
 from testbed.engines.registry import ENGINES
 from testbed.meters.base import Meter
+from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.registry import METERS
-from testbed.meters.selection import select_meter
+from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
 from testbed.trial_run import Parts, run_trial
 from testbed.workloads.registry import WORKLOADS
@@ -98,6 +100,7 @@ class ModelRunner:
             thermometer=SystemThermometer(),
             settle_s=_SETTLE_PERIODS * spec.meter.period_s if outside else 0.0,
             wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
+            wrapper_settings={"energibridge": dict(_wrapping_meter(spec).settings())} if self._wrapped else {},
         )
 
     def _failed(self, out_dir: Path, error: JouleBedError) -> ChildRecord:
@@ -111,14 +114,20 @@ class ModelRunner:
         return record
 
 
+def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
+    options: dict[str, Any] = spec.meter.options if spec.meter.name == EnergiBridgeMeter.name else {}
+    return EnergiBridgeMeter(period_s=spec.meter.period_s, **options)
+
+
 def check(request: CheckRequest) -> CheckReport:
     """Build the parts of each trial as `ModelRunner` would, up to the model's files; load and measure nothing."""
     problems = []
+    selector = MeterSelector()
     for spec in request.specs:
         try:
             ENGINES.create(spec.engine.name, **spec.engine.options).check(spec.model)
             WORKLOADS.create(spec.workload.name, **spec.workload.options).prepare()
-            select_meter(spec.meter)
+            selector.choose(spec.meter)
         except JouleBedError as error:
             problems.append(CheckProblem(run_id=spec.run_id, error=error.body()))
     return CheckReport(problems=problems)

@@ -1,6 +1,6 @@
 """The whole story of one trial, as the child lives it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Parts:
         thermometer: for the start temperature.
         settle_s: kept idle after the measured phase, so that a sampler outside still brackets its end.
         wrapper_cpu_s: CPU seconds used so far by a sampler that is wrapped around this process; None without one.
+        wrapper_settings: the same meter's name -> its settings.
     """
 
     engine: Engine
@@ -44,6 +45,7 @@ class Parts:
     thermometer: Thermometer
     settle_s: float = 0.0
     wrapper_cpu_s: Callable[[], float | None] = lambda: None
+    wrapper_settings: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,6 +134,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
     temperatures = parts.thermometer.read()
     story.start_temp_c = max((reading.temp_c for reading in temperatures), default=None)
     wrapper_cpu_start_s = parts.wrapper_cpu_s()
+    story.meter_settings.update(parts.wrapper_settings)
 
     started: list[Meter] = []
     try:

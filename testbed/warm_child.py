@@ -149,6 +149,9 @@ class WarmTrial:
         """See `RunningTrial`: the engine goes with it, since nothing else stops a generation."""
         self._child.kill(grace_s)
 
+    def explain_exit(self) -> None:
+        """See `RunningTrial`: nothing is wrapped around a warm child."""
+
     def clean_up(self) -> None:
         """See `RunningTrial`. A living child stays warm; what a dead one left behind is ended."""
         if not self._child.is_alive:
@@ -209,7 +212,7 @@ class WarmChildKeeper:
         with self._lock:
             self._stop_timer()
             if self._child is not None:
-                self._timer = threading.Timer(self._idle_s, self.close)
+                self._timer = threading.Timer(self._idle_s, self._close_idle)
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -228,6 +231,13 @@ class WarmChildKeeper:
         if process_identity(record.pid) == record.identity:
             kill_group(record.pid, self._grace_s)
         self._record_path.unlink(missing_ok=True)
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            # A trial may have taken the child while this timer waited for the lock.
+            if self._timer is threading.current_thread():
+                self._timer = None
+                self._close_child()
 
     def _write_record(self, pid: int) -> None:
         record = ProcessRecord(

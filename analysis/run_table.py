@@ -1,0 +1,117 @@
+"""The run table as it lies on the disk, read and never written. Plain SQL, so that another database can follow."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.errors import UsageError
+
+RUN_TABLE = "run_table.sqlite"
+
+_TABLES = {
+    "experiment": "SELECT name, seed, factors, design, software_version FROM experiment WHERE id = 1",
+    "run": "SELECT position, run_id, treatment, repetition, spec, state FROM run ORDER BY position",
+    "attempt": "SELECT attempt_id, run_id, number, state, accepted, testbed, error, result FROM attempt "
+    "ORDER BY run_id, number",
+    "fact": "SELECT key, value FROM fact ORDER BY key",
+}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """The rows of one experiment; JSON columns are still text, because one of them may be broken."""
+
+    path: Path
+    experiment: Row
+    runs: list[Row]
+    attempts: list[Row]
+    facts: list[Row]
+
+
+def find_run_table(path: Path) -> Path:
+    """The database of an experiment's folder.
+
+    Args:
+        path: `results/EXPERIMENT`, or the database in it.
+
+    Raises:
+        UsageError: there is none; the message says what is there instead.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UsageError(
+            f"There is no folder {path}. Give the folder of an experiment, such as results/quickstart; "
+            f"`orchestrator run CONFIG.py` makes one."
+        )
+    database = path / RUN_TABLE
+    if database.is_file():
+        return database
+    inside = sorted(folder.name for folder in path.iterdir() if (folder / RUN_TABLE).is_file())
+    if inside:
+        raise UsageError(f"{path} is not one experiment but holds {len(inside)}: give {path}/NAME, one of {inside}.")
+    raise UsageError(
+        f"{path} has no {RUN_TABLE}, so it is not an experiment's folder. Give one that `orchestrator run` has written."
+    )
+
+
+def read_run_table(path: Path) -> RunTable:
+    """Read everything in one go, also while a campaign writes; creates and changes nothing.
+
+    Args:
+        path: `results/EXPERIMENT`, or the database in it.
+
+    Raises:
+        UsageError: no such folder, not an experiment, or an empty one.
+    """
+    database = find_run_table(path)
+    try:
+        tables = _snapshot(database)
+    except sqlite3.Error as error:
+        raise UsageError(
+            f"{database} cannot be read as a run table ({error}). If it is a copy, copy the whole folder again, "
+            f"{RUN_TABLE}-wal included, to a place you may write to."
+        ) from error
+    if not tables["experiment"]:
+        raise UsageError(
+            f"The run table {database} is empty: nothing was planned in it. Start with `orchestrator run CONFIG.py`."
+        )
+    return RunTable(
+        path=database,
+        experiment=tables["experiment"][0],
+        runs=tables["run"],
+        attempts=tables["attempt"],
+        facts=tables["fact"],
+    )
+
+
+def _snapshot(database: Path) -> dict[str, list[Row]]:
+    """All tables as of one moment."""
+    wal = database.with_name(f"{database.name}-wal")
+    for _ in range(5):
+        before = database.stat()
+        # Without a write-ahead log nobody has it open. `immutable` then spares the files that even a reader of a
+        # WAL database makes, so that it works on a read-only copy; a writer that starts meanwhile shows in the stat.
+        immutable = not wal.exists()
+        tables = _select_all(database, "mode=ro&immutable=1" if immutable else "mode=ro")
+        after = database.stat()
+        if not immutable or (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
+            return tables
+    raise sqlite3.OperationalError("it changes all the time; try again")
+
+
+def _select_all(database: Path, options: str) -> dict[str, list[Row]]:
+    uri = f"{database.resolve().as_uri()}?{options}"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("BEGIN")  # one snapshot over all tables
+        tables = {}
+        for name, statement in _TABLES.items():
+            cursor.execute(statement)
+            names = [column[0] for column in cursor.description]
+            tables[name] = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+    return tables

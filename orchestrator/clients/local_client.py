@@ -1,0 +1,90 @@
+"""The testbed in this process: no network, no token, for tests and for a single machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contract.errors import ArtifactCorruptError
+from contract.trial_result import ArtifactRef, AttemptStatus, CheckProblem, NodeInfo, TrialResult
+from contract.trial_spec import TrialSpec
+from orchestrator.clients.artifact_file import ArtifactFile, holds
+
+if TYPE_CHECKING:
+    from testbed.node import TestbedNode
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class LocalClient:
+    """A node in this process.
+
+    Args:
+        node: closed with the client.
+    """
+
+    def __init__(self, node: "TestbedNode") -> None:
+        self._node = node
+
+    @classmethod
+    def open(cls, data_dir: Path, *, default_meter: str = "auto") -> "LocalClient":
+        """A client of a new node of real parts.
+
+        Args:
+            data_dir: where the node keeps its attempts.
+            default_meter: what the meter name `auto` stands for.
+        """
+        # The one place where the orchestrator's room opens on the testbed's: only on demand.
+        from testbed.node import TestbedNode
+
+        return cls(TestbedNode.open(data_dir, default_meter=default_meter))
+
+    def node(self) -> NodeInfo:
+        """See `TestbedClient.node`."""
+        return self._node.info()
+
+    def check(self, specs: Sequence[TrialSpec]) -> list[CheckProblem]:
+        """See `TestbedClient.check`."""
+        return self._node.check(specs).problems
+
+    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+        """See `TestbedClient.submit`."""
+        return self._node.submit(attempt_id, spec)
+
+    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+        """See `TestbedClient.status`."""
+        return self._node.status(attempt_id, after_version=after_version, wait_s=wait_s)
+
+    def result(self, attempt_id: str) -> TrialResult:
+        """See `TestbedClient.result`."""
+        return self._node.result(attempt_id)
+
+    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
+        """See `TestbedClient.fetch_artifact`."""
+        if holds(destination, artifact):
+            return
+        source = self._node.artifact_path(attempt_id, artifact.name)
+        with ArtifactFile(destination, artifact) as file:
+            for _ in range(2):
+                file.restart()
+                with source.open("rb") as original:
+                    while chunk := original.read(_CHUNK_BYTES):
+                        file.write(chunk)
+                if file.place():
+                    return
+        raise ArtifactCorruptError(
+            f"{artifact.name} of attempt {attempt_id} does not have the size and SHA-256 that its result lists. "
+            "The run is tried again; if it happens again, check this machine's disk.",
+            artifact=artifact.name,
+        )
+
+    def cancel(self, attempt_id: str) -> AttemptStatus:
+        """See `TestbedClient.cancel`."""
+        return self._node.cancel(attempt_id)
+
+    def acknowledge(self, attempt_id: str) -> AttemptStatus:
+        """See `TestbedClient.acknowledge`."""
+        return self._node.acknowledge(attempt_id)
+
+    def close(self) -> None:
+        """See `TestbedClient.close`."""
+        self._node.close()

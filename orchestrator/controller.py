@@ -1,0 +1,334 @@
+"""The loop of a campaign: claim a run, cool down, submit, follow, collect, finish.
+
+Every step may be repeated after a kill at any point: attempts are claimed in the run table before the testbed hears
+of them, submission is idempotent, and a result stays on the testbed until it is here and accepted.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from contract.attempt_state import AttemptState, RunState, may_follow
+from contract.errors import (
+    ArtifactCorruptError,
+    AttemptNotFoundError,
+    ErrorBody,
+    InvalidRequestError,
+    JouleBedError,
+    ProtocolMismatchError,
+    TestbedBusyError,
+    TestbedRestartedError,
+    TestbedUnreachableError,
+    UnauthorizedError,
+)
+from contract.trial_result import AttemptStatus, TrialResult
+from orchestrator.artifacts import ArtifactFolder
+from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
+from orchestrator.campaign_view import AttemptEnd, CampaignView
+from orchestrator.clients.base import TestbedClient
+from orchestrator.cooldown import CooldownProgress, CooldownWait
+from orchestrator.patience import Patience
+from orchestrator.stop_request import StoppedError, StopRequest
+from orchestrator.store.base import Claim, RunLedger, RunReader
+
+_log = logging.getLogger(__name__)
+
+IDLE_TEMP_KEY = "idle_temp_c"
+"""Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
+
+_RENEW_S = 5.0
+_BUSY_PAUSE_S = 1.0
+_LONGEST_BUSY_PAUSE_S = 15.0
+
+
+class _TakenOverError(JouleBedError):
+    """An attempt is no longer this process's to drive."""
+
+
+class RunStore(RunLedger, RunReader, Protocol):
+    """The run table, to write and to read."""
+
+
+class Controller:
+    """Drives a campaign on one testbed.
+
+    Args:
+        store: holds the plan.
+        client: the testbed; its errors are told apart, see `orchestrator.clients.base`.
+        testbed: its name in the run table.
+        cooldown: waits before trials; its sleep should be the stop request's.
+        artifacts: takes the files.
+        view: is told what happens.
+        stop: is looked at between trials, and while waiting.
+        export: writes the run table as a file for people.
+        settings: patience.
+        clock: monotonic seconds, the same as the cooldown's.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        client: TestbedClient,
+        *,
+        testbed: str,
+        cooldown: CooldownWait,
+        artifacts: ArtifactFolder,
+        view: CampaignView,
+        stop: StopRequest,
+        export: Callable[[], None] = lambda: None,
+        settings: ControllerSettings = ControllerSettings(),  # noqa: B008 (frozen)
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._testbed = testbed
+        self._cooldown = cooldown
+        self._artifacts = artifacts
+        self._view = view
+        self._stop = stop
+        self._export = export
+        self._settings = settings
+        self._clock = clock
+        self._previous_end_s: float | None = None
+        self._next_export_s = clock() + settings.export_every_s
+        self._renewed_s = clock()
+        self._streak = FailureStreak()
+        self._unacknowledged: list[str] = []
+        self._claim: Claim | None = None
+        self._recorded = AttemptState.CLAIMED
+        self._patience = Patience(
+            settings.unreachable_after_s, clock=clock, sleep=stop.sleep_unless_cancelled, on_wait=self._wait_for_testbed
+        )
+
+    def run(self) -> CampaignOutcome:
+        """Run until nothing is left, or until the campaign cannot go on; blocking."""
+        message = ""
+        try:
+            ending = self._loop()
+        except StoppedError:
+            ending = Ending.STOPPED
+        except (TestbedUnreachableError, TestbedBusyError) as error:
+            ending, message = Ending.UNREACHABLE, error.message
+        except (UnauthorizedError, ProtocolMismatchError) as error:
+            ending, message = Ending.REFUSED, error.message
+        except JouleBedError as error:
+            ending, message = Ending.BROKEN, error.message
+        if ending is Ending.HOPELESS:
+            message = (
+                f"Every run fails with {self._streak.code!r}: {self._streak.message} "
+                f"Stopped after {len(self._streak.runs)} runs."
+            )
+        if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
+            self._acknowledge()
+        self._export()
+        return CampaignOutcome(ending, message, self._store.counts())
+
+    def _loop(self) -> Ending:
+        counts = self._store.counts()
+        self._streak.is_over = counts[RunState.DONE] + counts[RunState.SUSPECT] > 0
+        if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
+            return Ending.FINISHED
+        self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
+        while self._stop.level == 0:
+            claim = self._store.claim_next(self._testbed)
+            if claim is None:
+                return Ending.FINISHED
+            self._claim, self._recorded = claim, claim.state
+            self._renewed_s = self._clock()
+            self._view.attempt_started(claim)
+            self._drive(claim)
+            limit = self._settings.max_equal_failures
+            if limit and not self._streak.is_over and len(self._streak.runs) >= limit:
+                return Ending.HOPELESS
+            self._export_if_due()
+        return Ending.STOPPED
+
+    def _find_idle_temperature(self, *, is_new: bool) -> None:
+        known = self._store.recall(IDLE_TEMP_KEY)
+        temperatures = dict(known) if isinstance(known, dict) else {}
+        found = temperatures.get(self._testbed)
+        if isinstance(found, int | float):
+            self._cooldown.idle_temp_c = float(found)
+        elif (measured := self._cooldown.measure_idle()) is not None:
+            self._store.remember(IDLE_TEMP_KEY, {**temperatures, self._testbed: measured})
+        if not is_new:
+            # When the last trial ended is not known to this process; the machine may be warm from it.
+            self._previous_end_s = self._clock()
+
+    def _drive(self, claim: Claim) -> None:
+        try:
+            status = self._look_for(claim)
+            if status is None:
+                status = self._start(claim)
+            if status is not None:
+                status = self._follow(claim, status)
+                self._collect(claim)
+        except AttemptNotFoundError:
+            error = TestbedRestartedError(
+                "The testbed no longer knows this attempt: its data folder is new, or it is another machine. "
+                "The run is tried again."
+            )
+            self._end(claim, AttemptState.LOST, error=error.body())
+        except _TakenOverError as error:
+            self._view.waiting(error.message)
+
+    def _look_for(self, claim: Claim) -> AttemptStatus | None:
+        """Where the testbed has the attempt; None: it is to be submitted.
+
+        Raises:
+            AttemptNotFoundError: it was submitted, and is not there.
+        """
+        if claim.state is AttemptState.CLAIMED and self._cooldown.is_nothing:
+            return None  # submitting asks the same
+        try:
+            return self._patience.ask(lambda: self._client.status(claim.attempt_id))
+        except AttemptNotFoundError:
+            if claim.state is not AttemptState.CLAIMED:
+                raise
+            return None
+
+    def _start(self, claim: Claim) -> AttemptStatus | None:
+        """Cool down and submit; None when the attempt ended here."""
+        try:
+            cooled = self._cooldown.wait(self._previous_end_s, self._cooling)
+            status = self._submit(claim)
+        except StoppedError:
+            error = StoppedError("Stopped by the user before the trial began. Run the same command again to continue.")
+            self._end(claim, AttemptState.CANCELLED, error=error.body())
+            raise
+        except (TestbedUnreachableError, TestbedBusyError, UnauthorizedError, ProtocolMismatchError):
+            raise
+        except JouleBedError as error:
+            self._end(claim, AttemptState.FAILED, error=error.body())
+            return None
+        self._record(AttemptState.SUBMITTED, "" if self._cooldown.is_nothing else cooled.message)
+        return status
+
+    def _submit(self, claim: Claim) -> AttemptStatus:
+        begin_s = self._clock()
+        pause_s = _BUSY_PAUSE_S
+        while True:
+            try:
+                return self._patience.ask(lambda: self._client.submit(claim.attempt_id, claim.spec))
+            except TestbedBusyError as error:
+                if self._clock() - begin_s >= self._settings.busy_after_s:
+                    raise
+                self._view.waiting(error.message)
+                self._renew()
+                self._stop.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
+
+    def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
+        """Poll to the end, and note the states on the way."""
+        self._stop.cancel_with(lambda: self._cancel(claim.attempt_id))
+        try:
+            while not status.state.is_final:
+                self._record(status.state)
+                self._view.status(status)
+                if self._stop.level >= 2:
+                    self._cancel(claim.attempt_id)
+                version = status.version
+                status = self._patience.ask(
+                    lambda version=version: self._client.status(  # type: ignore[misc]
+                        claim.attempt_id, after_version=version, wait_s=self._settings.poll_wait_s
+                    )
+                )
+        finally:
+            self._stop.cancel_with(None)
+        self._previous_end_s = self._clock()
+        return status
+
+    def _cancel(self, attempt_id: str) -> None:
+        try:
+            self._client.cancel(attempt_id)
+        except JouleBedError as error:
+            _log.warning("Attempt %s could not be cancelled: %s", attempt_id, error.message)
+
+    def _collect(self, claim: Claim) -> None:
+        result = self._patience.ask(lambda: self._client.result(claim.attempt_id))
+        if (result.attempt_id, result.spec_sha256) != (claim.attempt_id, claim.spec.sha256()):
+            foreign = InvalidRequestError(
+                "The testbed answered with the result of another trial. Upgrade joulebed there."
+            )
+            self._end(claim, AttemptState.FAILED, error=foreign.body())
+            return
+        try:
+            self._patience.ask(lambda: self._artifacts.collect(self._client, result))
+        except ArtifactCorruptError as error:
+            if result.state.has_result:
+                # Numbers without their evidence are not accepted; the testbed keeps its copy.
+                self._end(claim, AttemptState.FAILED, error=error.body())
+                return
+            _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
+        if result.state.has_result:
+            self._record(AttemptState.COLLECTING)  # the last poll may have seen an earlier state
+        self._end(claim, result.state, result=result, error=result.error)
+        self._unacknowledged.append(claim.attempt_id)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        while self._unacknowledged:
+            try:
+                self._client.acknowledge(self._unacknowledged[0])
+            except TestbedUnreachableError as error:
+                # It costs the testbed disk, no more: tried again after the next run.
+                _log.warning("Attempt %s could not be acknowledged yet: %s", self._unacknowledged[0], error.message)
+                return
+            except JouleBedError as error:
+                _log.warning("Attempt %s could not be acknowledged: %s", self._unacknowledged[0], error.message)
+            self._unacknowledged.pop(0)
+
+    def _end(
+        self,
+        claim: Claim,
+        state: AttemptState,
+        *,
+        result: TrialResult | None = None,
+        error: ErrorBody | None = None,
+    ) -> None:
+        message = error.message if error is not None else ""
+        run_state = self._store.finish(claim.attempt_id, state, result=result, error=error, message=message)
+        end = AttemptEnd(claim, state, run_state, result, error)
+        self._streak.note(end)
+        self._view.attempt_ended(end)
+
+    def _record(self, state: AttemptState, message: str = "") -> None:
+        claim = self._claim
+        if claim is None or state is self._recorded or not may_follow(self._recorded, state):
+            self._renew()
+            return
+        self._write_state(claim.attempt_id, state, message)
+
+    def _renew(self) -> None:
+        """Keep the lease, at most every few seconds: requests may be many."""
+        if self._claim is None or self._clock() - self._renewed_s < _RENEW_S:
+            return
+        self._write_state(self._claim.attempt_id, self._recorded, "")
+
+    def _write_state(self, attempt_id: str, state: AttemptState, message: str) -> None:
+        try:
+            self._store.record_state(attempt_id, state, message)
+        except ValueError as error:
+            raise _TakenOverError(
+                f"Another orchestrator took attempt {attempt_id} over, since this one was silent for too long ({error})."
+            ) from error
+        self._recorded = state
+        self._renewed_s = self._clock()
+
+    def _cooling(self, progress: CooldownProgress) -> None:
+        self._renew()
+        self._view.cooling(progress)
+
+    def _wait_for_testbed(self, message: str) -> None:
+        self._renew()
+        self._view.waiting(message)
+
+    def _export_if_due(self) -> None:
+        begin_s = self._clock()
+        if begin_s < self._next_export_s:
+            return
+        self._export()
+        end_s = self._clock()
+        # In a large table an export takes seconds: it may not take more than a hundredth of the campaign.
+        self._next_export_s = end_s + max(self._settings.export_every_s, 100 * (end_s - begin_s))

@@ -1,0 +1,144 @@
+"""Writes the run table as a file for people and for other programs.
+
+Rows come in execution order. `__done` is DONE for runs with a result, suspect ones included, and TODO for all others,
+failed ones included: see `orchestrator.run_table_columns.is_done`.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contract.errors import MissingPackageError, UsageError
+from contract.units import Scalar
+from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID, Value, is_done, telling_attempt
+from orchestrator.store.base import Plan, RunReader, RunRow
+
+FORMATS = ("csv", "parquet")
+
+_UNTOUCHED = " "
+"""Experiment Runner's mark of a cell that nothing was written to."""
+
+
+def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
+    """Write `run_table.csv` or `run_table.parquet`, and `run_table.columns.json` that says what the columns mean.
+
+    The CSV has Experiment Runner's layout: `__run_id,__done,<factors>,<data columns>`, CRLF; the data cells of a run
+    without attempts are one space each, and an empty cell was not measured. Files are replaced as a whole.
+
+    Args:
+        reader: the run table.
+        folder: the experiment's, where the files go.
+        format: one of `FORMATS`.
+
+    Returns:
+        The file of the table.
+
+    Raises:
+        UsageError: no such format, nothing planned, or the folder cannot be written.
+        MissingPackageError: Parquet without polars.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"There is no export format {format!r}. Choose one of: {', '.join(FORMATS)}.")
+    plan = reader.plan()
+    if plan is None:
+        raise UsageError("The run table is empty: nothing was planned. Start with: orchestrator run CONFIG.py")
+    make = _csv if format == "csv" else _parquet
+    content = make(plan, reader.runs())
+    path = folder / f"run_table.{format}"
+    _replace(path, content)
+    _replace(folder / "run_table.columns.json", _describe_columns(plan))
+    return path
+
+
+def _names(plan: Plan) -> list[str]:
+    return [RUN_ID, DONE, *plan.factors, *(column.name for column in DATA_COLUMNS)]
+
+
+def _values(run: RunRow) -> list[Value] | None:
+    attempt = telling_attempt(run)
+    return None if attempt is None else [column.read(run, attempt) for column in DATA_COLUMNS]
+
+
+def _done(run: RunRow) -> str:
+    return "DONE" if is_done(run) else "TODO"
+
+
+def _csv(plan: Plan, runs: Sequence[RunRow]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(_names(plan))
+    for run in runs:
+        cells = _values(run) or [_UNTOUCHED] * len(DATA_COLUMNS)
+        writer.writerow([run.run_id, _done(run), *(run.treatment[name] for name in plan.factors), *cells])
+    return text.getvalue().encode()
+
+
+def _parquet(plan: Plan, runs: Sequence[RunRow]) -> bytes:
+    try:
+        import polars
+    except ImportError as error:
+        raise MissingPackageError(
+            "Parquet needs polars. Install it with: pip install 'joulebed[analysis]'; or export as csv."
+        ) from error
+    kinds: dict[str, Any] = {"float": polars.Float64, "int": polars.Int64, "text": polars.String}
+    columns: dict[str, Any] = {
+        RUN_ID: polars.Series(RUN_ID, [run.run_id for run in runs], dtype=polars.String),
+        DONE: polars.Series(DONE, [_done(run) for run in runs], dtype=polars.String),
+    }
+    for name in plan.factors:
+        # polars finds the type of equal ones: bool, int, float or text.
+        columns[name] = polars.Series(name, _of_one_type([run.treatment[name] for run in runs]), strict=True)
+    nothing: list[Value] = [None] * len(DATA_COLUMNS)
+    rows = [_values(run) or nothing for run in runs]
+    for i, column in enumerate(DATA_COLUMNS):
+        columns[column.name] = polars.Series(column.name, [row[i] for row in rows], dtype=kinds[column.kind])
+    content = io.BytesIO()
+    polars.DataFrame(columns).write_parquet(content)
+    return content.getvalue()
+
+
+def _of_one_type(levels: Sequence[Scalar]) -> list[Scalar]:
+    """Levels of mixed types, which a Parquet column cannot hold, become text; int beside float becomes float."""
+    types = {type(level) for level in levels}
+    if len(types) <= 1:
+        return list(levels)
+    if types == {int, float}:
+        return [float(level) for level in levels]
+    return [str(level) for level in levels]
+
+
+def _describe_columns(plan: Plan) -> bytes:
+    factors = plan.design.get("factors")
+    levels = factors if isinstance(factors, dict) else {}
+    described: list[dict[str, object]] = [
+        {"name": RUN_ID, "role": "key", "description": "Planned run: treatment number and repetition, from 0."},
+        {"name": DONE, "role": "key", "description": "DONE: the run has a result. TODO: it has none."},
+        *({"name": name, "role": "factor", "levels": levels.get(name)} for name in plan.factors),
+        *(
+            {"name": column.name, "role": "data", "unit": column.unit, "description": column.description}
+            for column in DATA_COLUMNS
+        ),
+    ]
+    document = {"experiment": plan.experiment, "plan_sha256": plan.sha256, "columns": described}
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Old or new content after a crash at any point, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}). Free disk space or check the permissions of {path.parent}; "
+            "the run table itself is safe."
+        ) from error

@@ -1,0 +1,171 @@
+"""The data columns of an exported run table: name, unit, meaning, and where the value comes from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from contract.attempt_state import RunState
+from contract.trial_result import EnergySummary, TrialResult
+from orchestrator.store.base import AttemptRow, RunRow
+
+Value = str | int | float | None
+
+RUN_ID = "__run_id"
+DONE = "__done"
+
+
+@dataclass(frozen=True)
+class DataColumn:
+    """One column beside run id, done mark and factors.
+
+    Attributes:
+        name: of the column.
+        kind: of its values; all may be None, which means not measured.
+        unit: SI; empty for text and counts.
+        description: for people.
+        read: its value in a run, given the attempt that `telling_attempt` chose.
+    """
+
+    name: str
+    kind: Literal["float", "int", "text"]
+    unit: str
+    description: str
+    read: Callable[[RunRow, AttemptRow], Value]
+
+
+def telling_attempt(run: RunRow) -> AttemptRow | None:
+    """The attempt that stands for a run: the accepted one, else the last with a result that counts, else the last."""
+    for attempt in run.attempts:
+        if attempt.accepted:
+            return attempt
+    for attempt in reversed(run.attempts):
+        if attempt.state.has_result:
+            return attempt
+    return run.attempts[-1] if run.attempts else None
+
+
+def is_done(run: RunRow) -> bool:
+    """Whether the run has a result and is not tried again: DONE, or SUSPECT.
+
+    A suspect result is a result, kept with its reasons in the row; Experiment Runner, which knows no third mark,
+    would measure the row again if it said TODO. A FAILED run has nothing to show, so it says TODO.
+    """
+    return run.state in (RunState.DONE, RunState.SUSPECT)
+
+
+def _measured(read: Callable[[TrialResult], Value]) -> Callable[[RunRow, AttemptRow], Value]:
+    def value(run: RunRow, attempt: AttemptRow) -> Value:
+        # What a failed attempt measured before it broke is evidence, not a figure of the table.
+        return read(attempt.result) if attempt.result and attempt.state.has_result else None
+
+    return value
+
+
+def _summary(read: Callable[[EnergySummary], Value]) -> Callable[[RunRow, AttemptRow], Value]:
+    return _measured(lambda result: read(result.summary) if result.summary else None)
+
+
+def _reasons(run: RunRow, attempt: AttemptRow) -> str:
+    reasons = [f"{reason.code}: {reason.message}" for reason in attempt.result.reasons] if attempt.result else []
+    if attempt.error is not None:
+        reasons.append(f"{attempt.error.code}: {attempt.error.message}")
+    return " ".join("; ".join(reasons).split())
+
+
+DATA_COLUMNS: tuple[DataColumn, ...] = (
+    DataColumn(
+        "energy_j",
+        "float",
+        "J",
+        "Gross energy of the measured phase: all measured domains, added once each.",
+        _summary(lambda summary: summary.energy_j),
+    ),
+    DataColumn(
+        "energy_net_j",
+        "float",
+        "J",
+        "The same, less idle power with the model loaded x duration; empty without a baseline.",
+        _summary(lambda summary: summary.energy_net_j),
+    ),
+    DataColumn(
+        "cpu_energy_j",
+        "float",
+        "J",
+        "The processors' part of energy_j.",
+        _summary(lambda summary: summary.cpu_energy_j),
+    ),
+    DataColumn(
+        "gpu_energy_j", "float", "J", "The GPUs' part of energy_j.", _summary(lambda summary: summary.gpu_energy_j)
+    ),
+    DataColumn(
+        "energy_method",
+        "text",
+        "",
+        "How the joules came about: counter, sampled or estimate. An estimate is not a measurement.",
+        _summary(lambda summary: summary.method.value),
+    ),
+    DataColumn("energy_source", "text", "", "The meter.", _summary(lambda summary: summary.source)),
+    DataColumn(
+        "duration_s", "float", "s", "Length of the measured phase.", _measured(lambda result: result.duration_s)
+    ),
+    DataColumn(
+        "tokens_per_s",
+        "float",
+        "1/s",
+        "Output tokens over the measured phase.",
+        _measured(lambda result: result.tokens_per_s),
+    ),
+    DataColumn(
+        "n_output_tokens",
+        "int",
+        "",
+        "Tokens generated in the measured phase.",
+        _measured(lambda result: result.workload.n_output_tokens if result.workload else None),
+    ),
+    DataColumn(
+        "n_prompt_tokens",
+        "int",
+        "",
+        "Tokens of its prompts.",
+        _measured(lambda result: result.workload.n_prompt_tokens if result.workload else None),
+    ),
+    DataColumn(
+        "accuracy",
+        "float",
+        "1",
+        "Right answers over items, against gold labels; an answer without a label is wrong.",
+        _measured(lambda result: result.workload.score.accuracy if result.workload and result.workload.score else None),
+    ),
+    DataColumn(
+        "n_abstained",
+        "int",
+        "",
+        "Answers from which no label could be read.",
+        _measured(
+            lambda result: result.workload.score.n_abstained if result.workload and result.workload.score else None
+        ),
+    ),
+    DataColumn(
+        "start_temp_c",
+        "float",
+        "degC",
+        "Hottest sensor of the cooldown when the trial began; empty without a sensor.",
+        _measured(lambda result: result.start_temp_c),
+    ),
+    DataColumn(
+        "state",
+        "text",
+        "",
+        "TODO, RUNNING, DONE, SUSPECT (a result with reasons to doubt it) or FAILED.",
+        lambda run, attempt: run.state.value,
+    ),
+    DataColumn(
+        "attempt_id",
+        "text",
+        "",
+        "The execution that the row shows; its evidence is under runs/RUN_ID/ATTEMPT_ID.",
+        lambda run, attempt: attempt.attempt_id,
+    ),
+    DataColumn("reasons", "text", "", "Why the result is suspect, or why the run failed.", _reasons),
+)
+"""In the order of the table. None of them may be the name of a factor."""

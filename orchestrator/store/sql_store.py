@@ -1,0 +1,407 @@
+"""The run table over SQLAlchemy: SQLite by default, PostgreSQL by URL."""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy.engine import URL
+
+from contract.attempt_state import AttemptState, RunState, derive_run_state, may_follow
+from contract.errors import ErrorBody, PlanChangedError, UsageError
+from contract.trial_result import TrialResult
+from contract.trial_spec import TrialSpec
+from orchestrator.store.base import AttemptRow, Claim, EventRow, Plan, PlannedRun, RunRow
+from orchestrator.store.database import READ_ONLY, database_url, open_database, serialise, told
+from orchestrator.store.owner import is_gone, this_owner
+from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+
+LEASE_S = 60.0
+"""An attempt whose owner gives no sign for this long may be taken over."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SqlStore:
+    """`RunLedger` and `RunReader` over one database. Thread-safe as SQLAlchemy's engine is.
+
+    Args:
+        engine: of an open database with the current schema.
+        url: where it is, for messages.
+        owner: who claims; see `orchestrator.store.owner`.
+        now: aware UTC.
+    """
+
+    def __init__(self, engine: Engine, url: URL, *, owner: str, now: Callable[[], datetime] = _utc_now) -> None:
+        self._engine = engine
+        self._reading = engine.execution_options(**{READ_ONLY: True})
+        self._url = url
+        self._owner = owner
+        self._now = now
+
+    @classmethod
+    def open(
+        cls,
+        url_or_path: str | Path,
+        *,
+        owner: str | None = None,
+        create: bool,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> "SqlStore":
+        """Open a run table.
+
+        Args:
+            url_or_path: a database URL, or the path of a SQLite file.
+            owner: who claims; this process by default.
+            create: make it where there is none.
+            now: aware UTC.
+
+        Raises:
+            UsageError: it is not there, cannot be used, or is of a newer version.
+        """
+        url = database_url(url_or_path)
+        return cls(open_database(url, create=create), url, owner=owner or this_owner(), now=now)
+
+    def create_experiment(self, plan: Plan) -> None:
+        """See `RunLedger`."""
+        with self._writing() as connection:
+            serialise(connection)
+            stored = connection.execute(select(EXPERIMENT.c.plan_sha256)).scalar()
+            if stored == plan.sha256:
+                return
+            if stored is not None:
+                raise PlanChangedError(
+                    f"The experiment {plan.experiment!r} exists with another plan, and nothing was changed. "
+                    "Give the configuration another `name`, or restore what was changed in it "
+                    "(the old text is kept in the run table: SELECT config_text FROM experiment).",
+                    stored_sha256=stored,
+                    wanted_sha256=plan.sha256,
+                )
+            connection.execute(
+                insert(EXPERIMENT).values(
+                    id=1,
+                    name=plan.experiment,
+                    seed=plan.seed,
+                    factors=list(plan.factors),
+                    max_attempts=plan.max_attempts,
+                    config_text=plan.config_text,
+                    design=plan.design,
+                    plan_sha256=plan.sha256,
+                    created_at=self._now(),
+                    software_version=metadata.version("joulebed"),
+                )
+            )
+            connection.execute(
+                insert(RUN),
+                [
+                    {
+                        "position": run.position,
+                        "run_id": run.run_id,
+                        "treatment": run.treatment,
+                        "repetition": run.repetition,
+                        "spec": run.spec.model_dump(mode="json"),
+                        "state": RunState.TODO,
+                    }
+                    for run in plan.runs
+                ],
+            )
+
+    def claim_next(self, testbed: str) -> Claim | None:
+        """See `RunLedger`."""
+        with self._writing() as connection:
+            now = self._now()
+            open_attempts = connection.execute(
+                select(ATTEMPT, RUN.c.spec)
+                .join(RUN, RUN.c.run_id == ATTEMPT.c.run_id)
+                .where(ATTEMPT.c.finished_at.is_(None))
+                .order_by(ATTEMPT.c.claimed_at)
+                .with_for_update(of=ATTEMPT, skip_locked=True)
+            ).all()
+            for row in open_attempts:
+                if row.owner == self._owner or is_gone(row.owner) or row.lease_until < now:
+                    return self._take_over(connection, row, testbed, now)
+            run = connection.execute(
+                select(RUN.c.run_id, RUN.c.spec)
+                .where(RUN.c.state == RunState.TODO)
+                .order_by(RUN.c.position)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            ).first()
+            if run is None:
+                return None
+            number = (
+                1
+                + connection.execute(
+                    select(func.coalesce(func.max(ATTEMPT.c.number), 0)).where(ATTEMPT.c.run_id == run.run_id)
+                ).scalar_one()
+            )
+            attempt_id = f"{run.run_id}-a{number}-{uuid.uuid4().hex[:8]}"
+            connection.execute(
+                insert(ATTEMPT).values(
+                    attempt_id=attempt_id,
+                    run_id=run.run_id,
+                    number=number,
+                    state=AttemptState.CLAIMED,
+                    accepted=False,
+                    testbed=testbed,
+                    owner=self._owner,
+                    lease_until=now + timedelta(seconds=LEASE_S),
+                    claimed_at=now,
+                    updated_at=now,
+                )
+            )
+            connection.execute(update(RUN).where(RUN.c.run_id == run.run_id).values(state=RunState.RUNNING))
+            self._tell(connection, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
+            return _claim(attempt_id, run.run_id, number, run.spec, AttemptState.CLAIMED)
+
+    def record_state(self, attempt_id: str, state: AttemptState, message: str = "") -> None:
+        """See `RunLedger`."""
+        with self._writing() as connection:
+            row = self._attempt(connection, attempt_id)
+            before = AttemptState(row.state)
+            if state is not before and not may_follow(before, state):
+                raise ValueError(f"Attempt {attempt_id} is {before}: {state} cannot follow.")
+            if state.is_final:
+                raise ValueError(f"{state} ends an attempt: use finish().")
+            self._renew(connection, attempt_id, self._now(), state=state)
+            if state is not before or message:
+                self._tell(connection, attempt_id, row.run_id, before, state, message)
+
+    def finish(
+        self,
+        attempt_id: str,
+        state: AttemptState,
+        *,
+        result: TrialResult | None = None,
+        error: ErrorBody | None = None,
+        message: str = "",
+    ) -> RunState:
+        """See `RunLedger`.
+
+        Raises:
+            ValueError: the state does not end an attempt, or a success comes without a result.
+        """
+        if not state.is_final or (state.has_result and result is None):
+            raise ValueError(f"{state} with{'' if result else 'out'} a result does not end an attempt.")
+        error = error or (result.error if result else None)
+        with self._writing() as connection:
+            row = self._attempt(connection, attempt_id)
+            if row.finished_at is None:
+                now = self._now()
+                connection.execute(
+                    update(ATTEMPT)
+                    .where(ATTEMPT.c.attempt_id == attempt_id)
+                    .values(
+                        state=state,
+                        accepted=state is AttemptState.SUCCEEDED and not self._has_accepted(connection, row.run_id),
+                        lease_until=None,
+                        updated_at=now,
+                        finished_at=now,
+                        error=error.model_dump(mode="json") if error else None,
+                        result=result.model_dump(mode="json") if result else None,
+                    )
+                )
+                story = message or (error.message if error else "")
+                self._tell(connection, attempt_id, row.run_id, AttemptState(row.state), state, story)
+            return self._derive(connection, row.run_id)
+
+    def remember(self, key: str, value: JsonValue) -> None:
+        """See `RunLedger`."""
+        with self._writing() as connection:
+            connection.execute(delete(FACT).where(FACT.c.key == key))
+            connection.execute(insert(FACT).values(key=key, value=value))
+
+    def close(self) -> None:
+        """See `RunLedger`."""
+        self._engine.dispose()
+
+    def plan(self) -> Plan | None:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            row = connection.execute(select(EXPERIMENT)).first()
+            if row is None:
+                return None
+            runs = connection.execute(select(RUN).order_by(RUN.c.position)).all()
+        return Plan(
+            experiment=row.name,
+            seed=row.seed,
+            factors=tuple(row.factors),
+            runs=tuple(
+                PlannedRun(run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec))
+                for run in runs
+            ),
+            max_attempts=row.max_attempts,
+            config_text=row.config_text,
+            design=row.design,
+            sha256=row.plan_sha256,
+        )
+
+    def counts(self) -> dict[RunState, int]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            rows = connection.execute(select(RUN.c.state, func.count()).group_by(RUN.c.state)).all()
+        found = {RunState(state): count for state, count in rows}
+        return {state: found.get(state, 0) for state in RunState}
+
+    def runs(self) -> Sequence[RunRow]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            runs = connection.execute(
+                select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state).order_by(
+                    RUN.c.position
+                )
+            ).all()
+            attempts = connection.execute(select(ATTEMPT).order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)).all()
+        by_run: dict[str, list[AttemptRow]] = {}
+        for attempt in attempts:
+            by_run.setdefault(attempt.run_id, []).append(_attempt_row(attempt))
+        return [
+            RunRow(
+                run.position,
+                run.run_id,
+                run.treatment,
+                run.repetition,
+                RunState(run.state),
+                tuple(by_run.get(run.run_id, ())),
+            )
+            for run in runs
+        ]
+
+    def events(self, run_id: str | None = None) -> Sequence[EventRow]:
+        """See `RunReader`."""
+        query = select(EVENT).order_by(EVENT.c.id)
+        if run_id is not None:
+            query = query.where(EVENT.c.run_id == run_id)
+        with self._reader() as connection:
+            return [
+                EventRow(
+                    row.at,
+                    row.attempt_id,
+                    row.run_id,
+                    AttemptState(row.state_before) if row.state_before else None,
+                    AttemptState(row.state_after),
+                    row.message,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def recall(self, key: str) -> JsonValue:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
+        return value
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with told(self._url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        with told(self._url), self._reading.connect() as connection:
+            yield connection
+
+    def _take_over(self, connection: Connection, row: Row[Any], testbed: str, now: datetime) -> Claim:
+        state = AttemptState(row.state)
+        changed = {"owner": self._owner}
+        if state is AttemptState.CLAIMED:
+            # As far as this table knows no testbed has it yet: it is this one that will be asked.
+            changed["testbed"] = testbed
+        self._renew(connection, row.attempt_id, now, **changed)
+        if row.owner != self._owner:
+            self._tell(connection, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
+        return _claim(row.attempt_id, row.run_id, row.number, row.spec, state)
+
+    def _attempt(self, connection: Connection, attempt_id: str) -> Row[Any]:
+        row = connection.execute(
+            select(ATTEMPT.c.run_id, ATTEMPT.c.state, ATTEMPT.c.finished_at)
+            .where(ATTEMPT.c.attempt_id == attempt_id)
+            .with_for_update()
+        ).first()
+        if row is None:
+            raise UsageError(f"The run table has no attempt {attempt_id}.")
+        return row
+
+    def _renew(self, connection: Connection, attempt_id: str, now: datetime, **values: Any) -> None:
+        connection.execute(
+            update(ATTEMPT)
+            .where(ATTEMPT.c.attempt_id == attempt_id, ATTEMPT.c.finished_at.is_(None))
+            .values(lease_until=now + timedelta(seconds=LEASE_S), updated_at=now, **values)
+        )
+
+    def _tell(
+        self,
+        connection: Connection,
+        attempt_id: str,
+        run_id: str,
+        before: AttemptState | None,
+        after: AttemptState,
+        message: str,
+    ) -> None:
+        connection.execute(
+            insert(EVENT).values(
+                at=self._now(),
+                attempt_id=attempt_id,
+                run_id=run_id,
+                state_before=before,
+                state_after=after,
+                message=message,
+            )
+        )
+
+    def _has_accepted(self, connection: Connection, run_id: str) -> bool:
+        found = connection.execute(
+            select(ATTEMPT.c.attempt_id).where(ATTEMPT.c.run_id == run_id, ATTEMPT.c.accepted).limit(1)
+        ).first()
+        return found is not None
+
+    def _derive(self, connection: Connection, run_id: str) -> RunState:
+        """The run's state from its attempts, written beside them so that counting and claiming stay cheap."""
+        attempts = connection.execute(
+            select(ATTEMPT.c.state, ATTEMPT.c.accepted, ATTEMPT.c.error)
+            .where(ATTEMPT.c.run_id == run_id)
+            .order_by(ATTEMPT.c.number)
+        ).all()
+        max_attempts = connection.execute(select(EXPERIMENT.c.max_attempts)).scalar_one()
+        state = derive_run_state(
+            [(AttemptState(row.state), bool(row.accepted)) for row in attempts],
+            may_retry=_may_retry(attempts, max_attempts),
+        )
+        connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(state=state))
+        return state
+
+
+def _may_retry(attempts: Sequence[Row[Any]], max_attempts: int) -> bool:
+    """Retryable failures are tried again up to a limit; what a person cancelled does not count."""
+    counted = [row for row in attempts if row.state != AttemptState.CANCELLED]
+    if len(counted) >= max_attempts or not counted:
+        return not counted
+    last = counted[-1]
+    return last.state == AttemptState.LOST or bool(last.error and last.error.get("retryable"))
+
+
+def _claim(attempt_id: str, run_id: str, number: int, spec: Any, state: AttemptState) -> Claim:
+    return Claim(attempt_id, run_id, number, TrialSpec.model_validate(spec), state)
+
+
+def _attempt_row(row: Row[Any]) -> AttemptRow:
+    return AttemptRow(
+        attempt_id=row.attempt_id,
+        run_id=row.run_id,
+        number=row.number,
+        state=AttemptState(row.state),
+        accepted=bool(row.accepted),
+        testbed=row.testbed,
+        claimed_at=row.claimed_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+        error=ErrorBody.model_validate(row.error) if row.error else None,
+        result=TrialResult.model_validate(row.result) if row.result else None,
+    )

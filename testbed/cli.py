@@ -1,0 +1,120 @@
+"""The testbed's command line: `testbed serve`, `testbed doctor`."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contract.errors import JouleBedError, UsageError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs trials one at a time, and measures them.")
+
+SUPERGLUE_VARIABLE = "JOULEBED_SUPERGLUE_DIR"
+"""Environment variable that tells the children where SuperGLUE items are."""
+
+_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    data_dir: Annotated[Path, typer.Option(help="Where attempts are kept until they are acknowledged.")] = Path(
+        "testbed-data"
+    ),
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token. Else JOULEBED_TOKEN; else, on loopback, a new one.")
+    ] = None,
+    meter: Annotated[str, typer.Option(help="What the meter name `auto` stands for.")] = "auto",
+    superglue_dir: Annotated[
+        Path | None, typer.Option(help="Folder with SuperGLUE items: TASK/SPLIT.jsonl in SuperGLUE's schema.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written once requests are answered: JSON with url and pid.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help=", ".join(_LOG_LEVELS))] = "info",
+) -> None:
+    """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
+    # Imported here: `--help` must not wait for a web framework.
+    from testbed.node import TestbedNode
+    from testbed.server import TOKEN_VARIABLE, bind, choose_token, url_of
+    from testbed.server import serve as serve_node
+
+    if log_level not in _LOG_LEVELS:
+        raise UsageError(f"There is no log level {log_level!r}. Choose one of: {', '.join(_LOG_LEVELS)}.")
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Results, logs and the token are their owner's: the children inherit this too.
+    os.umask(0o077)
+    child_env = {}
+    if superglue_dir is not None:
+        if not superglue_dir.is_dir():
+            raise UsageError(f"There is no folder {superglue_dir}. Give --superglue-dir the one with TASK/*.jsonl.")
+        child_env[SUPERGLUE_VARIABLE] = str(superglue_dir.resolve())
+    token, token_path = choose_token(host, token_file, os.environ.pop(TOKEN_VARIABLE, None), data_dir)
+    bound = bind(host, port)
+    try:
+        # Until the server handles signals, they end the process by way of the clean-up below.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+        node = TestbedNode.open(data_dir, default_meter=meter, child_env=child_env)
+        try:
+            console = Console(stderr=True)
+            console.print(f"Testbed on {url_of(bound)}, attempts in {data_dir}", highlight=False, soft_wrap=True)
+            if token_path is not None:
+                console.print(f"The orchestrator needs the token in {token_path}", highlight=False, soft_wrap=True)
+            serve_node(node, bound, token, ready_file=ready_file, log_level=log_level)
+        finally:
+            node.close()
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+    finally:
+        bound.close()
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Show what this machine can run and measure, and how to mend what it cannot."""
+    from testbed.composition import describe
+
+    info = describe()
+    if as_json:
+        typer.echo(info.model_dump_json(indent=1))
+        return
+    console = Console()
+    table = Table("", "name", "here", "what it found, or how to mend it", box=None, pad_edge=False)
+    for capability in info.capabilities:
+        here = "[green]yes[/]" if capability.available else "[yellow]no[/]"
+        table.add_row(capability.seam, capability.name, here, escape(capability.message))
+    console.print(table)
+    console.print()
+    identity = info.identity
+    facts = Table("", "", box=None, pad_edge=False, show_header=False)
+    facts.add_row("machine", escape(f"{identity.hostname}, {identity.os}, Python {identity.python_version}"))
+    facts.add_row("processor", escape(f"{identity.cpu_model}, {identity.n_cpus} CPUs"))
+    facts.add_row("memory", f"{identity.memory_bytes / 2**30:.1f} GiB")
+    facts.add_row("GPUs", escape(", ".join(identity.gpus) or "none found"))
+    facts.add_row("driver", escape(identity.driver_version or "none found"))
+    facts.add_row("packages", escape(", ".join(f"{name} {version}" for name, version in identity.packages.items())))
+    readings = ", ".join(f"{reading.sensor} {reading.temp_c:.0f} °C" for reading in info.temperatures)
+    facts.add_row("temperatures", escape(readings or "no readable sensor: cooldown goes by time alone"))
+    console.print(facts)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(0)
+
+
+def main() -> None:
+    """Entry of the console command. Exit codes: 0 fine, 1 failed, 2 wrong usage."""
+    try:
+        app()
+    except JouleBedError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, UsageError) or error.http_status == 422 else 1)

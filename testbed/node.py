@@ -1,0 +1,370 @@
+"""The testbed without HTTP: takes attempts, runs one at a time, keeps what came of them."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from contract.attempt_state import AttemptState
+from contract.errors import (
+    AttemptConflictError,
+    AttemptNotFinishedError,
+    InvalidRequestError,
+    JouleBedError,
+    TestbedBusyError,
+)
+from contract.routes import MAX_WAIT_S
+from contract.trial_result import (
+    AttemptStatus,
+    Capability,
+    CheckProblem,
+    CheckReport,
+    CheckRequest,
+    NodeInfo,
+    TelemetrySample,
+    TrialResult,
+)
+from contract.trial_spec import TrialSpec
+from contract.units import PROTOCOL_VERSION, Identifier
+from testbed.attempt_folder import Progress
+from testbed.attempt_store import AttemptStore
+from testbed.child_process import RunningTrial
+from testbed.clock import utc_now
+from testbed.node_parts import NodeParts
+from testbed.recovery import find_again, find_attempts
+from testbed.status_board import StatusBoard
+from testbed.supervisor import Attempt, Supervisor, Timing
+
+_log = logging.getLogger(__name__)
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+class TestbedNode:
+    """Runs trials, one at a time. Thread-safe. Attempts of an earlier process are taken up when it is built.
+
+    Args:
+        store: holds the attempts; closed with the node.
+        parts: everything else.
+    """
+
+    __test__ = False  # not a pytest class
+
+    def __init__(self, store: AttemptStore, parts: NodeParts) -> None:
+        self._store = store
+        self._parts = parts
+        self._board = StatusBoard(store, parts.clock)
+        self._changed = self._board.changed  # guards the three below
+        self._progress: Progress | None = None
+        self._supervisor: Supervisor | None = None
+        self._thread: threading.Thread | None = None
+        self._submitting = threading.Lock()
+        self._describing = threading.Lock()
+        self._capabilities: list[Capability] | None = None
+        self._recover()
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        *,
+        default_meter: str = "auto",
+        child_env: Mapping[str, str] | None = None,
+        keep_acknowledged: int = 50,
+        idle_s: float = 600.0,
+        timing: Timing = Timing(),  # noqa: B008 (frozen)
+    ) -> "TestbedNode":
+        """A node of real parts on this machine.
+
+        Args:
+            data_dir: where attempts are kept; one node at a time.
+            default_meter: what the meter name `auto` stands for.
+            child_env: added to this process's environment for the children.
+            keep_acknowledged: how many acknowledged attempts stay on disk.
+            idle_s: an unused warm engine is freed after this time.
+            timing: patience of supervisors.
+
+        Raises:
+            UsageError: the data folder cannot be used.
+            UnknownNameError: no such default meter.
+        """
+        # Here, because the real parts bring the numerics along, which a node with parts of its own may not want.
+        from testbed.composition import node_parts
+
+        env = {**os.environ, **(child_env or {})}
+        parts = node_parts(data_dir.resolve(), default_meter=default_meter, env=env, idle_s=idle_s, timing=timing)
+        return cls(AttemptStore(data_dir, keep_acknowledged=keep_acknowledged), parts)
+
+    def check(self, specs: Sequence[TrialSpec]) -> CheckReport:
+        """What stands in the way of these trials here; loads no model and measures nothing.
+
+        Blocking, seconds: a process of its own builds the parts, since engines are heavy to import. While a trial
+        runs, only names are looked at, so that its measurement is not disturbed.
+
+        Raises:
+            ChildDiedError: the process that checks ended without an answer.
+            DeadlineExceededError: it took too long.
+        """
+        with self._submitting:
+            with self._changed:
+                is_running = self._supervisor is not None or self._board.is_closing
+            problems: list[CheckProblem] = []
+            sound: list[TrialSpec] = []
+            for spec in specs:
+                try:
+                    self._parts.check(spec)
+                    if not is_running:
+                        self._parts.choose_meters(spec.meter)
+                    sound.append(spec)
+                except JouleBedError as error:
+                    problems.append(CheckProblem(run_id=spec.run_id, error=error.body()))
+            if sound and not is_running:
+                problems += self._parts.launcher.check(CheckRequest(specs=sound)).problems
+            return CheckReport(problems=problems)
+
+    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+        """Start an attempt. Idempotent: the same id and spec again answers where it is.
+
+        When it returns, the attempt is on disk.
+
+        Raises:
+            AttemptConflictError: the id is taken by another spec.
+            TestbedBusyError: another trial runs, or the testbed is being stopped.
+            UnknownNameError: the spec names an engine, meter or workload that does not exist.
+            MeterUnavailableError: the wanted meter cannot measure here.
+        """
+        _check_id(attempt_id)
+        with self._submitting:
+            known = self._known(attempt_id, spec)
+            if known is not None:
+                return known
+            self._parts.check(spec)
+            meters = tuple(self._parts.choose_meters(spec.meter))
+            started_s = self._now_s()
+            started_at = utc_now(self._parts.clock)
+            status = AttemptStatus(
+                attempt_id=attempt_id,
+                run_id=spec.run_id,
+                spec_sha256=spec.sha256(),
+                state=AttemptState.SUBMITTED,
+                version=0,
+                updated_at=started_at,
+            )
+            folder = self._store.create(status, spec)
+            supervisor = self._supervise(
+                Attempt(attempt_id, spec, folder, started_s, started_at),
+                lambda: self._parts.launcher.start(spec, folder, meters),
+            )
+            self._start(status, supervisor)
+            return status
+
+    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+        """Where an attempt is; waits up to `wait_s` for a version above `after_version`.
+
+        A final status is answered at once, since nothing follows.
+
+        Args:
+            attempt_id: of a submitted attempt.
+            after_version: the version that is known already.
+            wait_s: at most `MAX_WAIT_S` is waited.
+
+        Raises:
+            AttemptNotFoundError: it was never submitted, or was acknowledged and pruned.
+        """
+        return self._board.wait(attempt_id, after_version, min(wait_s, MAX_WAIT_S))
+
+    def result(self, attempt_id: str) -> TrialResult:
+        """The outcome of a finished attempt.
+
+        Raises:
+            AttemptNotFoundError: see `status`.
+            AttemptNotFinishedError: it still runs.
+        """
+        status = self.status(attempt_id)
+        result = self._store.result(attempt_id) if status.state.is_final else None
+        if result is None:
+            raise AttemptNotFinishedError(
+                f"Attempt {attempt_id} is {status.state} and has no result yet. Poll its status until it is final.",
+                state=str(status.state),
+            )
+        return result
+
+    def artifact_path(self, attempt_id: str, name: str) -> Path:
+        """Where an artifact of a finished attempt is.
+
+        Raises:
+            AttemptNotFoundError: no such attempt, or its result lists no such artifact.
+            AttemptNotFinishedError: it still runs.
+        """
+        return self._store.artifact_path(self.result(attempt_id), name)
+
+    def cancel(self, attempt_id: str) -> AttemptStatus:
+        """Stop an attempt if it runs; answers at once, the status turns CANCELLED when the child is gone. Idempotent.
+
+        Raises:
+            AttemptNotFoundError: see `status`.
+        """
+        with self._changed:
+            status = self._board.get(attempt_id)
+            if self._supervisor is not None and self._supervisor.attempt.attempt_id == attempt_id:
+                self._supervisor.cancel()
+            return status
+
+    def acknowledge(self, attempt_id: str) -> AttemptStatus:
+        """The result and all artifacts are safe elsewhere: the attempt may be pruned. Idempotent.
+
+        Raises:
+            AttemptNotFoundError: see `status`.
+            AttemptNotFinishedError: it still runs.
+        """
+        with self._changed:
+            status = self._board.get(attempt_id)
+            if not status.state.is_final:
+                raise AttemptNotFinishedError(
+                    f"Attempt {attempt_id} is {status.state}: acknowledge it when its result was fetched."
+                )
+            for pruned in self._store.acknowledge(attempt_id):
+                self._board.remove(pruned)
+            return status
+
+    def info(self) -> NodeInfo:
+        """This testbed's description of itself, with its temperatures now."""
+        with self._describing:
+            if self._capabilities is None:
+                self._capabilities = self._parts.capabilities()
+        with self._changed:
+            running = self._supervisor.attempt.attempt_id if self._supervisor else None
+        return NodeInfo(
+            protocol_version=PROTOCOL_VERSION,
+            software_version=self._parts.software_version,
+            identity=self._parts.identity,
+            capabilities=self._capabilities,
+            temperatures=self._parts.thermometer.read(),
+            running_attempt_id=running,
+        )
+
+    def telemetry(self) -> TelemetrySample:
+        """What happens now. Costs nothing unless it is called."""
+        with self._changed:
+            status = self._board.get(self._supervisor.attempt.attempt_id) if self._supervisor else None
+            progress = self._progress
+        return TelemetrySample(
+            attempt_id=status.attempt_id if status else None,
+            state=status.state if status else None,
+            n_requests_done=status.n_requests_done if status else 0,
+            n_requests=status.n_requests if status else 0,
+            power_w=progress.power_w if status and progress else {},
+            temperatures=self._parts.thermometer.read(),
+            at=utc_now(self._parts.clock),
+        )
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `end_waits` or `close` was called."""
+        return self._board.is_closing
+
+    def end_waits(self) -> None:
+        """Answer all long polls now and take no more attempts: the testbed is about to close."""
+        self._board.end_waits()
+
+    def close(self) -> None:
+        """Orderly end: a running trial is cancelled and marked so, the warm engine is freed. Idempotent."""
+        self.end_waits()
+        self._parts.launcher.end_check()
+        with self._submitting, self._changed:
+            thread = self._thread
+            if self._supervisor is not None:
+                self._supervisor.cancel()
+        if thread is not None:
+            thread.join()
+        self._parts.launcher.warm.close()
+        self._store.close()
+
+    def _known(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus | None:
+        with self._changed:
+            known = self._board.find(attempt_id)
+            if known is not None:
+                if known.spec_sha256 != spec.sha256():
+                    raise AttemptConflictError(
+                        f"Attempt {attempt_id} was submitted with another spec. Use a new attempt id.",
+                        submitted_sha256=known.spec_sha256,
+                    )
+                return known
+            if self._board.is_closing:
+                raise TestbedBusyError("This testbed is being stopped. Submit again when it has been restarted.")
+            if self._supervisor is not None:
+                running = self._supervisor.attempt.attempt_id
+                raise TestbedBusyError(
+                    f"This testbed runs attempt {running}, and runs one at a time. "
+                    "Wait for its end or cancel it, then submit again.",
+                    running_attempt_id=running,
+                )
+            return None
+
+    def _supervise(self, attempt: Attempt, start: Callable[[], RunningTrial]) -> Supervisor:
+        return Supervisor(
+            attempt,
+            start,
+            collect=self._parts.collect,
+            on_progress=lambda progress: self._note(attempt.attempt_id, progress),
+            identity=self._parts.identity,
+            clock=self._parts.clock,
+            timing=self._parts.timing,
+        )
+
+    def _start(self, status: AttemptStatus, supervisor: Supervisor) -> None:
+        with self._changed:
+            self._board.put(status)
+            self._supervisor = supervisor
+            self._progress = None
+            self._thread = threading.Thread(
+                target=self._run, args=(supervisor,), name=f"attempt-{status.attempt_id}", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self, supervisor: Supervisor) -> None:
+        result = supervisor.run()
+        if supervisor.attempt.spec.engine.lifetime == "block":
+            self._parts.launcher.warm.rest()
+        with self._changed:
+            if self._supervisor is supervisor:
+                self._supervisor = None
+                self._progress = None
+            self._board.step(result.attempt_id, Progress(state=result.state, at_s=self._now_s()), result)
+
+    def _note(self, attempt_id: str, progress: Progress) -> None:
+        with self._changed:
+            self._progress = progress
+            self._board.step(attempt_id, progress)
+
+    def _recover(self) -> None:
+        """Take up what an earlier process left: finished attempts as they are, others to their end."""
+        for found in find_attempts(self._store, self._parts.clock):
+            self._board.put(found.status)
+            if found.attempt is None:
+                continue
+            is_alive, start = find_again(found.attempt, found.record)
+            supervisor = self._supervise(found.attempt, start)
+            if is_alive and self._supervisor is None:
+                _log.info("Attempt %s is still running: following it to its end", found.status.attempt_id)
+                self._start(found.status, supervisor)
+            else:
+                _log.info("Attempt %s was left unfinished: collecting what there is", found.status.attempt_id)
+                self._run(supervisor)
+        if self._supervisor is None:
+            self._parts.launcher.warm.end_leftover()
+
+    def _now_s(self) -> float:
+        return self._parts.clock.monotonic_ns() / 1e9
+
+
+def _check_id(attempt_id: str) -> None:
+    try:
+        _IDENTIFIER.validate_python(attempt_id)
+    except ValidationError as error:
+        raise InvalidRequestError(
+            "An attempt id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit."
+        ) from error

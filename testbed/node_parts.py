@@ -1,0 +1,40 @@
+"""What a node is made of; `testbed.composition` has the real parts, tests bring some of their own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from contract.trial_result import Capability, NodeIdentity
+from contract.trial_spec import MeterSpec, TrialSpec
+from testbed.clock import Clock
+from testbed.launcher import Launcher
+from testbed.meters.base import Thermometer
+from testbed.supervisor import Collect, Timing
+
+
+@dataclass(frozen=True)
+class NodeParts:
+    """The parts.
+
+    Attributes:
+        identity: of this machine and software.
+        software_version: of this distribution.
+        capabilities: looks at what can be used here; asked once, since looking may disturb a measurement.
+        thermometer: for the thermal gate and telemetry.
+        check: raises when a spec names what this testbed does not have; fast.
+        choose_meters: names of the meters for a spec; raises `MeterUnavailableError`.
+        launcher: starts children.
+        collect: makes results.
+        clock: of this machine.
+        timing: patience of supervisors.
+    """
+
+    identity: NodeIdentity
+    software_version: str
+    capabilities: Callable[[], list[Capability]]
+    thermometer: Thermometer
+    check: Callable[[TrialSpec], None]
+    choose_meters: Callable[[MeterSpec], Sequence[str]]
+    launcher: Launcher
+    collect: Collect
+    clock: Clock
+    timing: Timing

@@ -1,0 +1,113 @@
+"""Reads from disk what an earlier testbed process knew of its attempts."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from contract.attempt_state import AttemptState
+from contract.errors import TestbedRestartedError
+from contract.trial_result import AttemptStatus
+from testbed import attempt_folder
+from testbed.attempt_store import AttemptStore
+from testbed.child_process import AdoptedTrial, ProcessRecord, RunningTrial, kill_strays, log_tail
+from testbed.clock import Clock, utc_now
+from testbed.supervisor import Attempt
+
+_log = logging.getLogger(__name__)
+
+_VERSION_JUMP = 1000
+"""Steps on the way are not synced: after a restart, go past every version that may have been told."""
+
+
+@dataclass(frozen=True)
+class FoundAttempt:
+    """An attempt on disk.
+
+    Attributes:
+        status: where it is.
+        attempt: what there is to finish; None when it has its result.
+        record: its child, which may live or not; None when none was recorded.
+    """
+
+    status: AttemptStatus
+    attempt: Attempt | None = None
+    record: ProcessRecord | None = None
+
+
+def find_attempts(store: AttemptStore, clock: Clock) -> list[FoundAttempt]:
+    """All attempts of a store; those whose spec cannot be read are left alone, with a line in the log.
+
+    Args:
+        store: where they are.
+        clock: for the times of what is not recorded.
+    """
+    found = (_find(attempt_id, store, clock) for attempt_id in sorted(store.attempt_ids()))
+    return [each for each in found if each is not None]
+
+
+def find_again(attempt: Attempt, record: ProcessRecord | None) -> tuple[bool, Callable[[], RunningTrial]]:
+    """The child of an attempt that an earlier testbed process left unfinished.
+
+    Args:
+        attempt: what it ran.
+        record: its child, as recorded.
+
+    Returns:
+        Whether the child lives, and what a supervisor starts with: it answers the child, if it lives or has left
+        its record, and raises `TestbedRestartedError` otherwise.
+    """
+    trial = AdoptedTrial(record) if record else None
+    is_alive = trial is not None and not trial.has_ended()
+
+    def start() -> RunningTrial:
+        if trial is None:
+            kill_strays(attempt.folder)
+        elif is_alive or (attempt.folder / attempt_folder.RECORD).exists():
+            return trial
+        raise TestbedRestartedError(
+            "The testbed was restarted while this trial ran, and its process did not survive. Run it again.",
+            log_tail=log_tail(attempt.folder / attempt_folder.CHILD_LOG),
+        )
+
+    return is_alive, start
+
+
+def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | None:
+    status = store.status(attempt_id)
+    result = store.result(attempt_id)
+    if result is not None and status is not None and status.state.is_final:
+        return FoundAttempt(status)
+    try:
+        spec = store.spec(attempt_id)
+    except (OSError, ValidationError):
+        _log.exception("Attempt %s has no readable %s and is left alone", attempt_id, attempt_folder.SPEC)
+        return None
+    now_at = utc_now(clock)
+    status = AttemptStatus(
+        attempt_id=attempt_id,
+        run_id=spec.run_id,
+        spec_sha256=spec.sha256(),
+        state=status.state if status is not None and not status.state.is_final else AttemptState.SUBMITTED,
+        version=(status.version if status is not None else 0) + _VERSION_JUMP,
+        updated_at=now_at,
+    )
+    if result is not None:
+        # Killed between the result and the last status.
+        status = status.model_copy(update={"state": result.state, "error": result.error})
+        store.save_status(status, durable=True)
+        return FoundAttempt(status)
+    folder = store.folder(attempt_id)
+    record = _process_record(folder)
+    started_s = record.started_s if record else clock.monotonic_ns() / 1e9
+    attempt = Attempt(attempt_id, spec, folder, started_s, record.started_at if record else now_at)
+    return FoundAttempt(status, attempt, record)
+
+
+def _process_record(folder: Path) -> ProcessRecord | None:
+    try:
+        return ProcessRecord.model_validate_json((folder / attempt_folder.PROCESS).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
