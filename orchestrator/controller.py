@@ -38,6 +38,7 @@ IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
 
 _RENEW_S = 5.0
+_PASSING_S = 0.1
 _BUSY_PAUSE_S = 1.0
 _LONGEST_BUSY_PAUSE_S = 15.0
 
@@ -97,6 +98,7 @@ class Controller:
         self._unacknowledged: list[str] = []
         self._claim: Claim | None = None
         self._recorded = AttemptState.CLAIMED
+        self._untold = ""
         self._patience = Patience(
             settings.unreachable_after_s, clock=clock, sleep=stop.sleep_unless_cancelled, on_wait=self._wait_for_testbed
         )
@@ -134,7 +136,7 @@ class Controller:
             claim = self._store.claim_next(self._testbed)
             if claim is None:
                 return Ending.FINISHED
-            self._claim, self._recorded = claim, claim.state
+            self._claim, self._recorded, self._untold = claim, claim.state, ""
             self._renewed_s = self._clock()
             self._view.attempt_started(claim)
             self._drive(claim)
@@ -202,7 +204,8 @@ class Controller:
         except JouleBedError as error:
             self._end(claim, AttemptState.FAILED, error=error.body())
             return None
-        self._record(AttemptState.SUBMITTED, "" if self._cooldown.is_nothing else cooled.message)
+        # Told with the next state that is noted.
+        self._untold = "" if self._cooldown.is_nothing else cooled.message
         return status
 
     def _submit(self, claim: Claim) -> AttemptStatus:
@@ -224,20 +227,26 @@ class Controller:
         self._stop.cancel_with(lambda: self._cancel(claim.attempt_id))
         try:
             while not status.state.is_final:
-                self._record(status.state)
                 self._view.status(status)
                 if self._stop.level >= 2:
                     self._cancel(claim.attempt_id)
-                version = status.version
-                status = self._patience.ask(
-                    lambda version=version: self._client.status(  # type: ignore[misc]
-                        claim.attempt_id, after_version=version, wait_s=self._settings.poll_wait_s
-                    )
-                )
+                if status.state is not self._recorded:
+                    # A state that is over at once is not worth a commit.
+                    newer = self._poll(status, _PASSING_S)
+                    if newer.version != status.version:
+                        status = newer
+                        continue
+                self._record(status.state)
+                status = self._poll(status, self._settings.poll_wait_s)
         finally:
             self._stop.cancel_with(None)
         self._previous_end_s = self._clock()
         return status
+
+    def _poll(self, status: AttemptStatus, wait_s: float) -> AttemptStatus:
+        return self._patience.ask(
+            lambda: self._client.status(status.attempt_id, after_version=status.version, wait_s=wait_s)
+        )
 
     def _cancel(self, attempt_id: str) -> None:
         try:
@@ -261,8 +270,6 @@ class Controller:
                 self._end(claim, AttemptState.FAILED, error=error.body())
                 return
             _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
-        if result.state.has_result:
-            self._record(AttemptState.COLLECTING)  # the last poll may have seen an earlier state
         self._end(claim, result.state, result=result, error=result.error)
         self._unacknowledged.append(claim.attempt_id)
         self._acknowledge()
@@ -287,18 +294,20 @@ class Controller:
         result: TrialResult | None = None,
         error: ErrorBody | None = None,
     ) -> None:
-        message = error.message if error is not None else ""
+        message = " ".join(part for part in (self._untold, error.message if error is not None else "") if part)
+        self._untold = ""
         run_state = self._store.finish(claim.attempt_id, state, result=result, error=error, message=message)
         end = AttemptEnd(claim, state, run_state, result, error)
         self._streak.note(end)
         self._view.attempt_ended(end)
 
-    def _record(self, state: AttemptState, message: str = "") -> None:
+    def _record(self, state: AttemptState) -> None:
         claim = self._claim
         if claim is None or state is self._recorded or not may_follow(self._recorded, state):
             self._renew()
             return
-        self._write_state(claim.attempt_id, state, message)
+        self._write_state(claim.attempt_id, state, self._untold)
+        self._untold = ""
 
     def _renew(self) -> None:
         """Keep the lease, at most every few seconds: requests may be many."""
@@ -311,7 +320,7 @@ class Controller:
             self._store.record_state(attempt_id, state, message)
         except ValueError as error:
             raise _TakenOverError(
-                f"Another orchestrator took attempt {attempt_id} over, since this one was silent for too long ({error})."
+                f"Another orchestrator took attempt {attempt_id} over: this one was silent for too long ({error})."
             ) from error
         self._recorded = state
         self._renewed_s = self._clock()

@@ -248,7 +248,8 @@ def _grouped(
 ) -> list[tuple[int, int]]:
     if isinstance(config.group_by, str) or not config.group_by:
         raise ConfigError(
-            f"order is Order.GROUPED, but group_by is {config.group_by!r}. Give it a list of factors whose runs stay together."
+            f"order is Order.GROUPED, but group_by is {config.group_by!r}. "
+            "Give it a list of factors whose runs stay together."
         )
     unknown = [name for name in config.group_by if name not in treatments[0]]
     if unknown:

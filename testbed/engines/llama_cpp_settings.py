@@ -167,6 +167,8 @@ def read_back(params: Any, props: dict[str, Any]) -> dict[str, JsonValue]:
         "system_info": str(xllamacpp.get_system_info()).strip(),
         "n_threads": int(params.cpuparams.n_threads),
         "n_threads_batch": int(params.cpuparams_batch.n_threads),
+        # None: threads spin at a barrier for a moment before they sleep, which costs most where processors are shared.
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "n_batch": int(params.n_batch),
         "n_ubatch": int(params.n_ubatch),
         "n_gpu_layers_requested": int(params.n_gpu_layers),

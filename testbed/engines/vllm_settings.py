@@ -1,7 +1,6 @@
 """vLLM's options, what it is told through the environment, and what it says that it took."""
 
 import os
-import sys
 from importlib import metadata
 from typing import Any, Literal
 
@@ -50,9 +49,10 @@ def prepare_environment(threads: int | None, kv_cache_gib: int | None) -> None:
         os.environ[_CPU_THREADS] = str(threads)
         # Bound threads that share a core with any other process wait for each other at every barrier.
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        torch = sys.modules.get("torch")
-        if torch is not None:  # it has read the variable already
-            torch.set_num_threads(threads)
+        import torch
+
+        # The variable is read once, when the first library with OpenMP is loaded: that may have been another engine.
+        torch.set_num_threads(threads)
 
 
 def version() -> str:
@@ -95,6 +95,7 @@ def read_back(llm: Any) -> dict[str, JsonValue]:
     }
     if on_cpu:
         settings["threads"] = int(torch.get_num_threads())
+        settings["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY")
         settings["threads_bind"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "auto")
         settings["kv_cache_gib"] = _cpu_cache_gib(cache)
     else:

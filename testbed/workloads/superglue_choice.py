@@ -35,6 +35,7 @@ _PREFERENCE = (
 _REJECTED_BEFORE = re.compile(r"(?:\bnot|\bnever|n't|\bless)(?: the| a| be| necessarily)* $")
 _NO_CHOICE = re.compile(
     r"\b(?:neither|both|either|each)\b(?: of)?(?: the| these)?(?: two)?(?: choices?| options?)|\bneither\b.*\bnor\b"
+    r"|\b(?:1|2|one|two)\)? (?:or|and) (?:choice |option )?\(?(?:1|2|one|two)\b"
 )
 _REJECTS = re.compile(r"\b(?:not|less|unlikely|incorrect|wrong|irrelevant|unrelated|isn't|doesn't|wouldn't)\b")
 _PREFERS = re.compile(

@@ -7,6 +7,11 @@ from testbed.workloads.superglue_choice import copa_claims
 from testbed.workloads.superglue_claim import CONTENT, DIRECT, Claim, yes_no
 from testbed.workloads.superglue_entailment import cb_claims, rte_claims
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # --- WiC ------------------------------------------------------------------------------------------------------
 
 _MEANING = r"(?:meanings?|senses?|definitions?|way|ways|concepts?|connotations?|things?|context)"
@@ -26,7 +31,7 @@ _SAME = re.compile(
 
 
 def _wic(sentence: str, fields: Mapping[str, str]) -> list[Claim]:
-    del fields
+    del fields  # the answer says "same" or "different"; the sentences it is about do not matter
     answer = yes_no(sentence)
     if answer:
         return [Claim(answer, DIRECT)]
@@ -42,47 +47,11 @@ _REFERS = re.compile(
     r"(?:refers?|referring|refer back|stands?|standing)(?: back| specifically| actually)? (?:to"
     r"|for)\b:? ?(?P<object>.+)"
 )
-_ARTICLES = frozenset(
-    ["a", "an", "the", "he", "she", "it", "they", "him", "her", "them", "his", "hers", "its", "their", "theirs"]
-)
-_GENERIC = frozenset(
-    [
-        "person",
-        "people",
-        "man",
-        "men",
-        "male",
-        "woman",
-        "women",
-        "female",
-        "someone",
-        "something",
-        "group",
-        "thing",
-        "things",
-        "entity",
-        "noun",
-        "subject",
-        "object",
-        "individual",
-        "individuals",
-        "speaker",
-        "previous",
-        "antecedent",
-        "pronoun",
-        "himself",
-        "herself",
-        "themselves",
-        "itself",
-        "singular",
-        "plural",
-        "same",
-        "one",
-        "another",
-        "either",
-        "masculine",
-        "feminine",
-    ]
+_ARTICLES = _words("a an the he she it they him her them his hers its their theirs")
+_GENERIC = _words(
+    "person people man men male woman women female someone something group thing things entity noun "
+    "subject object individual individuals speaker previous antecedent pronoun himself herself "
+    "themselves itself singular plural same one another either masculine feminine"
 )
 
 
@@ -125,59 +94,16 @@ _NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|cannot|without|unable|impossible|incorrect|untrue|false|unlikely|illegal"
     r"|fails?)\b|n't\b"
 )
-_STOP = frozenset(
-    [
-        "is",
-        "are",
-        "was",
-        "were",
-        "do",
-        "does",
-        "did",
-        "has",
-        "have",
-        "had",
-        "can",
-        "could",
-        "will",
-        "would",
-        "should",
-        "may",
-        "might",
-        "must",
-        "there",
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "to",
-        "for",
-        "with",
-        "at",
-        "by",
-        "from",
-        "and",
-        "or",
-        "be",
-        "been",
-        "being",
-        "it",
-        "its",
-        "this",
-        "that",
-        "you",
-        "your",
-        "they",
-        "their",
-        "he",
-        "she",
-        "any",
-        "who",
-        "what",
-        "which",
-    ]
+_STOP = _words(
+    "is are was were do does did has have had can could will would should may might must there a an the "
+    "of in on to for with at by from and or be been being it its this that you your they their he she "
+    "any who what which"
+)
+
+
+_SILENT = re.compile(
+    r"\b(?:passage|text|article|it) (?:does not|doesn't|never) (?:\w+ )?(?:mention|say|state|specify|tell|provide"
+    r"|give|indicate)"
 )
 
 
@@ -204,6 +130,8 @@ def _boolq(sentence: str, fields: Mapping[str, str]) -> list[Claim]:
     if not asked or stated.endswith("?") or len(asked & _question_words(stated)) < 0.7 * len(asked):
         return []
     if re.search(r"\b(?:whether|if|depends|unclear|possib\w+|may|might|uncertain|confirmed|asks?|question)\b", stated):
+        return []
+    if _SILENT.search(stated):
         return []
     # Counted, for a question may hold a negation itself: "it is not illegal" says no to "is it illegal".
     negated = (len(_NEGATION.findall(stated)) - len(_NEGATION.findall(fields["question"].lower()))) % 2 == 1

@@ -78,7 +78,12 @@ def read_label(task: str, answer: str, fields: Mapping[str, str] | None = None) 
     if not sentences:
         return None
     read = CLAIMS[task]
-    claims = [_Placed(at, text, c.label, c.kind) for at, text in enumerate(sentences) for c in read(text, fields or {})]
+    claims = [
+        _Placed(at, text, claim.label, claim.kind)
+        for at, text in enumerate(sentences)
+        if not text.rstrip("\"') ").endswith("?")  # small models repeat the question; it claims nothing
+        for claim in read(text, fields or {})
+    ]
     # A label on its own opens an answer, or heads a paragraph about it.
     claims = [
         replace(c, kind=DIRECT) if c.kind == HEADING and c.at == 0 else c

@@ -406,16 +406,35 @@ def test_the_lease_is_renewed_while_waiting(campaign: Campaign) -> None:
 
 
 def test_an_attempt_that_another_finished_is_left_to_it(campaign: Campaign) -> None:
+    client = FakeClient()
+    stolen: list[str] = []
+
     def steal(status: AttemptStatus) -> None:
-        if status.state is AttemptState.LOADING and status.run_id == spec(0).run_id:
+        if not stolen:
             campaign.store.finish(status.attempt_id, AttemptState.CANCELLED)
-            campaign.view.on_status = lambda status: None
+            stolen.append(status.attempt_id)
+
+    def waiting(message: str) -> None:
+        campaign.view.waits.append(message)
+        client.cancel(stolen[0])
 
     campaign.view.on_status = steal
-    outcome = campaign.run(FakeClient(scripted(FakeTrial(steps=(AttemptState.LOADING,)))))
+    campaign.view.waiting = waiting  # type: ignore[method-assign]
+    outcome = campaign.run(client)
     assert outcome.counts[RunState.DONE] == 3
     assert campaign.attempts() == [AttemptState.CANCELLED, *[AttemptState.SUCCEEDED] * 3]
     assert "Another orchestrator" in campaign.view.waits[0]
+
+
+def test_states_that_pass_at_once_cost_no_commit(campaign: Campaign) -> None:
+    client = FakeClient()
+    status = client.status
+    client.status = lambda attempt_id, *, after_version=-1, wait_s=0.0: status(  # type: ignore[method-assign]
+        attempt_id, after_version=after_version, wait_s=10 * wait_s
+    )
+    campaign.run(client)
+    story = [event.state_after for event in campaign.store.events(spec(0).run_id)]
+    assert story == [AttemptState.CLAIMED, AttemptState.SUCCEEDED]
 
 
 def test_exports_once_a_minute_and_at_the_end(tmp_path: Path) -> None:

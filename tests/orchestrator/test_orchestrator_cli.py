@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.end_to_end.nodes import ROOT, Testbed, environment, run_states, running_testbed, write_config
+from tests.end_to_end import nodes
+from tests.end_to_end.nodes import ROOT, Testbed, environment, run_states, running_testbed
 
 CONFIG = """
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
@@ -46,6 +48,13 @@ GOOD = {
 }
 
 
+def write_config(folder: Path, **options: Any) -> Path:
+    """The small experiment of the end-to-end tests."""
+    path = nodes.write_config(folder, **options)
+    path.write_text(path.read_text().replace('"words", [4, 8]', '"words", [8, 12]'))
+    return path
+
+
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     with running_testbed(tmp_path_factory.mktemp("box")) as testbed:
@@ -75,7 +84,7 @@ def run(config: Path, testbed: Testbed, results: Path) -> subprocess.CompletedPr
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"levels": "[1, 2"}, ["line 11", "syntax"]),
+        ({"levels": "[1, 2"}, ["line 12", "syntax"]),
         ({"levels": "[]"}, ["'a'", "level"]),
         ({"excluded": '({"a": [1, 2]},)'}, ["exclu"]),
         ({"excluded": '({"a": [1]}, {"a": [2], "b": [1]}, {"b": [2]})'}, ["exclu"]),
@@ -197,10 +206,10 @@ def test_a_local_testbed_for_the_length_of_a_campaign(tmp_path: Path) -> None:
     assert set(run_states(folder / "run_table.sqlite").values()) == {"DONE"}
     assert (folder / "testbed.log").is_file()
     assert (folder / "testbed" / "token").stat().st_mode & 0o077 == 0
-    assert not testbeds_of(folder)
+    assert not local_testbeds(folder)
 
 
-def testbeds_of(folder: Path) -> list[psutil.Process]:
+def local_testbeds(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -225,7 +234,7 @@ def test_a_local_campaign_that_is_stopped_goes_on_later(tmp_path: Path, how: sig
     code = process.wait(timeout=60)
     assert code == (1 if how is not signal.SIGKILL else -signal.SIGKILL)
     deadline_s = time.monotonic() + 30
-    while testbeds_of(results):
+    while local_testbeds(results):
         assert time.monotonic() < deadline_s, "the local testbed outlived its campaign"
         time.sleep(0.1)
     states = list(run_states(table).values())

@@ -31,6 +31,7 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("BoolQ", "It is illegal to feed the pigeons in Parma.", "yes"),
     ("BoolQ", "According to the text, it is not illegal to feed pigeons in Parma.", "no"),
     ("BoolQ", "It may be illegal to feed pigeons in Parma.", None),
+    ("BoolQ", "The text does not say that it is illegal to feed pigeons in Parma.", None),
     ("BoolQ", "No one feeds anything there.", None),
     # CB
     ("CB", "entailment", "entailment"),
@@ -62,6 +63,8 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("COPA", "Neither choice is convincing.", None),
     ("COPA", "Both choices could be the cause.", None),
     ("COPA", "Let us compare.\nChoice 1: It is hot.\nChoice 2: It burns.", None),
+    ("COPA", "Reply with the answer alone: Choice 1 or Choice 2.", None),
+    ("COPA", "It could be either choice 1 or choice 2.", None),
     ("COPA", "Somebody left the stove on.", None),
     # RTE
     ("RTE", "yes", "entailment"),
@@ -77,6 +80,12 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("RTE", "The hypothesis follows from the premise.", "entailment"),
     ("RTE", "The statement can be inferred from the text.", "entailment"),
     ("RTE", "We must decide whether the hypothesis follows from the premise.", None),
+    ("RTE", "Does the text entail the statement?", None),
+    (
+        "RTE",
+        "Does the text entail the statement? It does not entail it, for the statement says more.",
+        "not_entailment",
+    ),
     # WiC
     ("WiC", "Yes, both are about water.", "yes"),
     ("WiC", "No - one is a bird.", "no"),

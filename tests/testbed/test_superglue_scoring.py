@@ -10,7 +10,7 @@ from runpy import run_path
 
 import pytest
 
-from testbed.workloads.superglue_items import SuperGlueRow, read_row
+from testbed.workloads.superglue_items import SuperGlueRow, read_row, read_sample
 from testbed.workloads.superglue_scoring import read_label
 from testbed.workloads.superglue_task import TASKS
 
@@ -39,6 +39,14 @@ def test_every_label_is_read_with_and_without_the_item(task: str) -> None:
         for form in ("{}", "{}.", "**{}**", "`{}`", "Answer: {}", "The answer is {}."):
             assert read_label(task, form.format(label)) == label
             assert read_label(task, form.format(label.upper()), FIELDS.get(task)) == label
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_a_repeated_prompt_is_no_answer(task: str) -> None:
+    rows = read_sample(TASKS[task]).rows
+    read = [read_label(task, TASKS[task].prompt(row.fields, "short"), row.fields) for row in rows]
+    # A passage of BoolQ may hold the answer as a statement; nothing tells its repetition from an answer.
+    assert sum(label is not None for label in read) <= (2 if task == "BoolQ" else 0)
 
 
 @pytest.mark.parametrize("task", list(TASKS))

@@ -1,0 +1,128 @@
+"""The run table as it is read, over SQLAlchemy."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import JsonValue
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.engine import URL
+
+from contract.attempt_state import AttemptState, RunState
+from contract.errors import ErrorBody
+from contract.trial_result import TrialResult
+from contract.trial_spec import TrialSpec
+from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow
+from orchestrator.store.database import READ_ONLY, told
+from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+
+
+class SqlReader:
+    """`RunReader` over one database. Waits for no writer.
+
+    Args:
+        engine: of an open database with the current schema.
+        url: where it is, for messages.
+    """
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self._engine = engine
+        self._reading = engine.execution_options(**{READ_ONLY: True})
+        self._url = url
+
+    def plan(self) -> Plan | None:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            row = connection.execute(select(EXPERIMENT)).first()
+            if row is None:
+                return None
+            runs = connection.execute(select(RUN).order_by(RUN.c.position)).all()
+        return Plan(
+            experiment=row.name,
+            seed=row.seed,
+            factors=tuple(row.factors),
+            runs=tuple(
+                PlannedRun(run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec))
+                for run in runs
+            ),
+            max_attempts=row.max_attempts,
+            config_text=row.config_text,
+            design=row.design,
+            sha256=row.plan_sha256,
+        )
+
+    def counts(self) -> dict[RunState, int]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            rows = connection.execute(select(RUN.c.state, func.count()).group_by(RUN.c.state)).all()
+        found = {RunState(state): count for state, count in rows}
+        return {state: found.get(state, 0) for state in RunState}
+
+    def runs(self) -> Sequence[RunRow]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            runs = connection.execute(
+                select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state).order_by(
+                    RUN.c.position
+                )
+            ).all()
+            attempts = connection.execute(select(ATTEMPT).order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)).all()
+        by_run: dict[str, list[AttemptRow]] = {}
+        for attempt in attempts:
+            by_run.setdefault(attempt.run_id, []).append(_attempt_row(attempt))
+        return [
+            RunRow(
+                run.position,
+                run.run_id,
+                run.treatment,
+                run.repetition,
+                RunState(run.state),
+                tuple(by_run.get(run.run_id, ())),
+            )
+            for run in runs
+        ]
+
+    def events(self, run_id: str | None = None) -> Sequence[EventRow]:
+        """See `RunReader`."""
+        query = select(EVENT).order_by(EVENT.c.id)
+        if run_id is not None:
+            query = query.where(EVENT.c.run_id == run_id)
+        with self._reader() as connection:
+            return [
+                EventRow(
+                    row.at,
+                    row.attempt_id,
+                    row.run_id,
+                    AttemptState(row.state_before) if row.state_before else None,
+                    AttemptState(row.state_after),
+                    row.message,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def recall(self, key: str) -> JsonValue:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
+        return value
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        with told(self._url), self._reading.connect() as connection:
+            yield connection
+
+
+def _attempt_row(row: Any) -> AttemptRow:
+    return AttemptRow(
+        attempt_id=row.attempt_id,
+        run_id=row.run_id,
+        number=row.number,
+        state=AttemptState(row.state),
+        accepted=bool(row.accepted),
+        testbed=row.testbed,
+        claimed_at=row.claimed_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+        error=ErrorBody.model_validate(row.error) if row.error else None,
+        result=TrialResult.model_validate(row.result) if row.result else None,
+    )

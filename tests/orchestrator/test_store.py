@@ -1,0 +1,432 @@
+"""The run table: one accepted attempt per run whatever happens, and a store that says what is wrong with it."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex
+
+from contract.attempt_state import AttemptState, RunState
+from contract.errors import ChildDiedError, ErrorBody, ModelNotFoundError, PlanChangedError, UsageError
+from contract.trial_result import TrialResult
+from orchestrator.store.base import Claim, RunLedger, RunReader
+from orchestrator.store.schema import ATTEMPT, HEAD, METADATA, RUN_TABLE
+from orchestrator.store.sql_store import LEASE_S, SqlStore
+from tests.contract.examples import RESULT
+from tests.orchestrator.doubles import plan
+
+RETRYABLE = ChildDiedError("The child died. Look at its log.", signal=9).body()
+HOPELESS = ModelNotFoundError("No model. Download it.").body()
+
+
+class Now:
+    """A wall clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "test" / RUN_TABLE
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqlStore]:
+    store = SqlStore.open(path, owner="me", create=True)
+    store.create_experiment(plan(3))
+    yield store
+    store.close()
+
+
+def result_of(claim: Claim, state: AttemptState = AttemptState.SUCCEEDED) -> TrialResult:
+    return RESULT.model_copy(update={"attempt_id": claim.attempt_id, "run_id": claim.run_id, "state": state})
+
+
+def claimed(store: SqlStore) -> Claim:
+    claim = store.claim_next("box")
+    assert claim is not None
+    return claim
+
+
+def end(store: SqlStore, state: AttemptState, error: ErrorBody | None = None) -> tuple[Claim, RunState]:
+    claim = claimed(store)
+    result = result_of(claim, state) if state.has_result else None
+    return claim, store.finish(claim.attempt_id, state, result=result, error=error)
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())
+
+
+def test_the_plan_comes_back_as_it_was(store: SqlStore) -> None:
+    ledger: RunLedger = store
+    reader: RunReader = store
+    assert ledger is store
+    assert reader.plan() == plan(3)
+    assert reader.counts() == {state: 3 * (state is RunState.TODO) for state in RunState}
+    assert [(run.position, run.run_id, run.attempts) for run in reader.runs()] == [
+        (i, f"run_{i}_repetition_0", ()) for i in range(3)
+    ]
+
+
+def test_an_empty_store_has_no_plan(path: Path) -> None:
+    with closing(SqlStore.open(path, create=True)) as store:
+        assert store.plan() is None
+        assert store.claim_next("box") is None
+        assert sum(store.counts().values()) == 0
+
+
+def test_the_same_plan_again_changes_nothing_and_another_is_refused(store: SqlStore, path: Path) -> None:
+    end(store, AttemptState.SUCCEEDED)
+    before = dump(path)
+    store.create_experiment(plan(3))
+    with pytest.raises(PlanChangedError, match="Give the configuration another `name`"):
+        store.create_experiment(plan(4))
+    assert dump(path) == before
+
+
+def test_an_attempt_is_told_from_claim_to_acceptance(store: SqlStore) -> None:
+    claim = claimed(store)
+    assert (claim.run_id, claim.number, claim.state) == ("run_0_repetition_0", 1, AttemptState.CLAIMED)
+    assert claim.spec == plan(3).runs[0].spec
+    assert store.counts()[RunState.RUNNING] == 1
+    for state in (AttemptState.SUBMITTED, AttemptState.LOADING, AttemptState.LOADING, AttemptState.COLLECTING):
+        store.record_state(claim.attempt_id, state)
+    result = result_of(claim)
+    assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result) is RunState.DONE
+    (attempt,) = store.runs()[0].attempts
+    assert attempt.accepted
+    assert attempt.result == result
+    assert attempt.error is None
+    assert attempt.finished_at is not None
+    assert attempt.finished_at.tzinfo is not None
+    assert [event.state_after.value for event in store.events(claim.run_id)] == [
+        "CLAIMED", "SUBMITTED", "LOADING", "COLLECTING", "SUCCEEDED",
+    ]  # fmt: skip
+    assert store.events("run_1_repetition_0") == []
+    assert claimed(store).run_id == "run_1_repetition_0"
+
+
+def test_a_forbidden_transition_changes_nothing(store: SqlStore, path: Path) -> None:
+    claim = claimed(store)
+    store.record_state(claim.attempt_id, AttemptState.MEASURING)
+    before = dump(path)
+    for state in (AttemptState.LOADING, AttemptState.CLAIMED, AttemptState.SUCCEEDED, AttemptState.FAILED):
+        with pytest.raises(ValueError, match=claim.attempt_id if not state.is_final else ""):
+            store.record_state(claim.attempt_id, state)
+    with pytest.raises(ValueError, match="does not end an attempt"):
+        store.finish(claim.attempt_id, AttemptState.MEASURING)
+    with pytest.raises(ValueError, match="does not end an attempt"):
+        store.finish(claim.attempt_id, AttemptState.SUCCEEDED)
+    with pytest.raises(UsageError, match="no attempt nobody"):
+        store.record_state("nobody", AttemptState.LOADING)
+    assert dump(path) == before
+
+
+def test_finish_is_idempotent(store: SqlStore, path: Path) -> None:
+    claim, state = end(store, AttemptState.SUCCEEDED)
+    before = dump(path)
+    assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is state
+    assert store.finish(claim.attempt_id, AttemptState.FAILED, error=RETRYABLE) is RunState.DONE
+    with pytest.raises(ValueError, match="cannot follow"):
+        store.record_state(claim.attempt_id, AttemptState.LOADING)
+    assert dump(path) == before
+
+
+def test_retryable_failures_are_tried_up_to_the_limit(store: SqlStore) -> None:
+    ends = [end(store, AttemptState.FAILED, RETRYABLE) for _ in range(3)]
+    assert [(claim.run_id, claim.number) for claim, _ in ends] == [("run_0_repetition_0", n) for n in (1, 2, 3)]
+    assert [state for _, state in ends] == [RunState.TODO, RunState.TODO, RunState.FAILED]
+    assert [attempt.error for attempt in store.runs()[0].attempts] == [RETRYABLE] * 3
+    assert claimed(store).run_id == "run_1_repetition_0"
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "after"),
+    [
+        (AttemptState.FAILED, HOPELESS, RunState.FAILED),
+        (AttemptState.FAILED, None, RunState.FAILED),
+        (AttemptState.TIMED_OUT, HOPELESS, RunState.FAILED),
+        (AttemptState.TIMED_OUT, RETRYABLE, RunState.TODO),
+        (AttemptState.LOST, None, RunState.TODO),
+        (AttemptState.LOST, HOPELESS, RunState.TODO),
+        (AttemptState.CANCELLED, None, RunState.TODO),
+        (AttemptState.SUSPECT, None, RunState.SUSPECT),
+        (AttemptState.SUCCEEDED, None, RunState.DONE),
+    ],
+)
+def test_what_follows_an_attempt(
+    store: SqlStore, state: AttemptState, error: ErrorBody | None, after: RunState
+) -> None:
+    assert end(store, state, error)[1] is after
+    assert store.counts()[after] >= 1
+    assert store.runs()[0].state is after
+
+
+def test_what_a_person_cancelled_does_not_count(store: SqlStore) -> None:
+    states = [AttemptState.CANCELLED, AttemptState.FAILED, AttemptState.CANCELLED, AttemptState.LOST]
+    for state in states:
+        assert end(store, state, RETRYABLE)[1] is RunState.TODO
+    claim, state_after = end(store, AttemptState.FAILED, RETRYABLE)
+    assert (claim.number, state_after) == (5, RunState.FAILED)
+
+
+def test_the_database_itself_refuses_a_second_accepted_attempt(store: SqlStore, path: Path) -> None:
+    end(store, AttemptState.FAILED, RETRYABLE)
+    end(store, AttemptState.SUCCEEDED)
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        connection.execute("UPDATE attempt SET accepted = 1 WHERE number = 1")
+
+
+def test_facts_are_kept_and_replaced(store: SqlStore, path: Path) -> None:
+    assert store.recall("idle_temp_c") is None
+    store.remember("idle_temp_c", {"box": 38.5})
+    store.remember("idle_temp_c", {"box": 39.0})
+    with closing(SqlStore.open(path, create=False)) as other:
+        assert other.recall("idle_temp_c") == {"box": 39.0}
+
+
+def test_claims_of_eight_threads_never_collide(path: Path) -> None:
+    taken: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def drive(owner: str) -> None:
+        barrier.wait()
+        with closing(SqlStore.open(path, owner=owner, create=True)) as store:
+            store.create_experiment(plan(80))
+            while (claim := store.claim_next(owner)) is not None:
+                taken.append(claim.run_id)
+                store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim))
+
+    threads = [threading.Thread(target=drive, args=(f"owner-{i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(run.run_id for run in plan(80).runs)
+
+
+def test_an_open_attempt_is_its_owners_until_the_lease_runs_out(path: Path) -> None:
+    now = Now()
+    with (
+        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+    ):
+        first.create_experiment(plan(1))
+        claim = claimed(first)
+        now.at += timedelta(seconds=LEASE_S - 1)
+        assert second.claim_next("box") is None
+        first.record_state(claim.attempt_id, AttemptState.SUBMITTED)
+        now.at += timedelta(seconds=LEASE_S - 1)
+        assert second.claim_next("box") is None
+        assert claimed(first).attempt_id == claim.attempt_id  # its own; renews as well
+        now.at += timedelta(seconds=LEASE_S + 1)
+        taken = second.claim_next("other-box")
+        assert taken is not None
+        assert (taken.attempt_id, taken.state) == (claim.attempt_id, AttemptState.SUBMITTED)
+        assert first.claim_next("box") is None
+        assert second.events()[-1].message == "taken over from elsewhere:1:1"
+        assert second.runs()[0].attempts[0].testbed == "box"  # which has it
+
+
+def test_an_attempt_that_no_testbed_has_goes_to_the_new_owners(path: Path) -> None:
+    now = Now()
+    with (
+        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+    ):
+        first.create_experiment(plan(1))
+        claimed(first)
+        now.at += timedelta(seconds=LEASE_S + 1)
+        assert second.claim_next("other-box") is not None
+        assert second.runs()[0].attempts[0].testbed == "other-box"
+
+
+_DRIVE_AND_DIE = """
+import os, signal, sys
+from contract.attempt_state import AttemptState
+from orchestrator.store.sql_store import SqlStore
+from tests.orchestrator.doubles import plan
+from tests.orchestrator.test_store import result_of
+path, last = sys.argv[1:]
+store = SqlStore.open(path, create=True)
+store.create_experiment(plan(2))
+claim = store.claim_next("box")
+for state in (AttemptState.SUBMITTED, AttemptState.LOADING, AttemptState.MEASURING, AttemptState.COLLECTING):
+    if last == "CLAIMED":
+        break
+    store.record_state(claim.attempt_id, state)
+    if state == last:
+        break
+if last == "DONE":
+    store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim))
+elif last == "TORN":
+    # In the middle of the transaction that would have accepted it.
+    connection = store._engine.connect()
+    connection.exec_driver_sql("UPDATE attempt SET state = 'SUCCEEDED', accepted = 1, finished_at = 'x'")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("last", ["CLAIMED", "SUBMITTED", "MEASURING", "COLLECTING", "TORN", "DONE"])
+def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", _DRIVE_AND_DIE, str(path), last],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with closing(SqlStore.open(path, create=True)) as store:
+        store.create_experiment(plan(2))
+        claim = claimed(store)
+        if last == "DONE":
+            assert claim.run_id == "run_1_repetition_0"
+            return
+        reached = AttemptState.COLLECTING if last == "TORN" else AttemptState(last)
+        assert (claim.run_id, claim.number, claim.state) == ("run_0_repetition_0", 1, reached)
+        assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is RunState.DONE
+        assert len(store.runs()[0].attempts) == 1
+
+
+def test_claims_use_the_indexes_at_any_size(path: Path) -> None:
+    statements: list[str] = []
+    with closing(SqlStore.open(path, owner="me", create=True)) as store:
+        store.create_experiment(plan(2))
+        connection = sqlite3.connect(path)
+        for statement in (
+            "SELECT run_id, spec FROM run WHERE state = 'TODO' ORDER BY position LIMIT 1",
+            "SELECT attempt.*, spec FROM attempt JOIN run ON run.run_id = attempt.run_id"
+            " WHERE finished_at IS NULL ORDER BY claimed_at",
+            "SELECT coalesce(max(number), 0) FROM attempt WHERE run_id = 'x'",
+            "SELECT state FROM attempt WHERE run_id = 'x' ORDER BY number",
+            "SELECT attempt_id FROM attempt WHERE run_id = 'x' AND accepted LIMIT 1",
+            "SELECT state, count(*) FROM run GROUP BY state",
+        ):
+            statements += [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        connection.close()
+    told = "\n".join(statements)
+    assert "ix_run_state_position (state=?)" in told
+    assert "ix_attempt_open" in told
+    assert "TEMP B-TREE" not in told  # nothing is sorted
+    assert not [line for line in statements if line.startswith("SCAN") and "INDEX" not in line]
+
+
+def test_settings_of_the_file(store: SqlStore, path: Path) -> None:
+    with store._engine.connect() as connection:
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_migrations_make_what_the_queries_expect(store: SqlStore, path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with store._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD
+    postgres = [str(CreateIndex(index).compile(dialect=postgresql.dialect())) for index in ATTEMPT.indexes]
+    assert any("UNIQUE INDEX ux_attempt_accepted" in each and "WHERE accepted" in each for each in postgres)
+
+
+def test_an_open_of_a_current_database_does_not_load_alembic(store: SqlStore, path: Path) -> None:
+    program = (
+        "import sys; from orchestrator.store.sql_store import SqlStore; "
+        f"SqlStore.open({str(path)!r}, create=False).close(); print('alembic' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == "False"
+
+
+def test_a_newer_schema_is_refused_and_left_alone(store: SqlStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = dump(path)
+    for create in (True, False):
+        with pytest.raises(UsageError, match=r"newer JouleBed \(schema 9999.*Upgrade"):
+            SqlStore.open(path, create=create)
+    assert dump(path) == before
+
+
+def test_what_is_no_run_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run table .*absent.*orchestrator run"):
+        SqlStore.open(tmp_path / "absent", create=False)
+    assert not (tmp_path / "absent").exists()
+
+    (tmp_path / "empty").touch()
+    with pytest.raises(UsageError, match="no run table"):
+        SqlStore.open(tmp_path / "empty", create=False)
+
+    (tmp_path / "text").write_text("this is not a database, but long enough to be looked at " * 20)
+    with pytest.raises(UsageError, match="not a database.*Move the file away"):
+        SqlStore.open(tmp_path / "text", create=True)
+
+    with closing(sqlite3.connect(tmp_path / "foreign")) as connection:
+        connection.execute("CREATE TABLE songs(title)")
+    with pytest.raises(UsageError, match="another program.*left alone"):
+        SqlStore.open(tmp_path / "foreign", create=True)
+    assert dump(tmp_path / "foreign") == ["BEGIN TRANSACTION;", "CREATE TABLE songs(title);", "COMMIT;"]
+
+    with pytest.raises(UsageError, match="cannot be used: unable to open.*permissions"):
+        SqlStore.open(tmp_path, create=True)
+    with pytest.raises(UsageError, match="cannot be made"):
+        SqlStore.open(tmp_path / "text" / "folder" / RUN_TABLE, create=True)
+    with pytest.raises(UsageError, match="no database URL"):
+        SqlStore.open("://", create=True)
+
+
+def test_a_lock_that_stays_is_told(store: SqlStore, path: Path) -> None:
+    with store._engine.connect() as connection:  # shorter than anyone would wait in a test
+        connection.exec_driver_sql("PRAGMA busy_timeout=50")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UsageError, match="locked.*Another program holds it"):
+            store.claim_next("box")
+        assert store.counts()[RunState.TODO] == 3  # reading waits for nobody
+        other.execute("ROLLBACK")
+    assert claimed(store).number == 1
+
+
+def test_a_damaged_file_is_told(store: SqlStore, path: Path) -> None:
+    store.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * (size - 100))
+    with (
+        pytest.raises(UsageError, match="malformed.*Move the file away"),
+        closing(SqlStore.open(path, create=False)) as opened,
+    ):
+        opened.runs()
+
+
+def test_read_only_is_told(store: SqlStore, path: Path) -> None:
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(UsageError, match="readonly.*Check the permissions"):
+        store.remember("key", 1)
