@@ -42,7 +42,7 @@ class RunnerConfig(Base):
                 max_concurrency=BATCH,
                 options={"dtype": "bfloat16", "enforce_eager": True, "threads": 1, "kv_cache_gib": 1},
             ),
-            sampling=SamplingSpec(temperature=0.0, max_tokens=40),
+            sampling=SamplingSpec(temperature=0.0, max_tokens=24),
             workload=WorkloadSpec(
                 name="superglue",
                 concurrency=int(treatment["concurrency"]),
