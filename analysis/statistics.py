@@ -129,7 +129,10 @@ class PooledAccuracy:
             return ""
         if self.chance_p_value >= ALPHA:
             return "not distinguishable from chance"
-        return "above chance" if self.accuracy > self.chance_accuracy else "below chance"
+        if self.accuracy > self.chance_accuracy:
+            return "above chance"
+        # A model that says something else is not one that errs on purpose.
+        return f"below chance ({self.n_abstained} of {self.n_items} unread)" if self.n_abstained else "below chance"
 
 
 def pooled_accuracy(treatments: Iterable[list[RepetitionScore]]) -> PooledAccuracy | None:

@@ -21,7 +21,7 @@ class RunnerConfig(Base):
     def create_run_table_model(self) -> RunTableModel:
         """2 tasks x 2 concurrency levels x 3 repetitions = 12 runs."""
         return RunTableModel(
-            factors=[Factor("task", ["BoolQ", "COPA"]), Factor("concurrency", [1, 4])],
+            factors=[Factor("task", ["BoolQ", "RTE"]), Factor("concurrency", [1, 4])],
             repetitions=3,
         )
 

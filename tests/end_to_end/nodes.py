@@ -32,7 +32,7 @@ class RunnerConfig(Base):
 
     def create_run_table_model(self):
         return RunTableModel(
-            factors=[Factor("words", [4, 8]), Factor("concurrency", [1, 4])], repetitions={repetitions}
+            factors=[Factor("words", [8, 12]), Factor("concurrency", [1, 4])], repetitions={repetitions}
         )
 
     def trial(self, treatment):

@@ -75,7 +75,7 @@ def dump(path: Path) -> list[str]:
 def test_the_plan_comes_back_as_it_was(store: SqlStore) -> None:
     ledger: RunLedger = store
     reader: RunReader = store
-    assert ledger is store
+    ledger.create_experiment(plan(3))
     assert reader.plan() == plan(3)
     assert reader.counts() == {state: 3 * (state is RunState.TODO) for state in RunState}
     assert [(run.position, run.run_id, run.attempts) for run in reader.runs()] == [
@@ -126,7 +126,7 @@ def test_a_forbidden_transition_changes_nothing(store: SqlStore, path: Path) -> 
     store.record_state(claim.attempt_id, AttemptState.MEASURING)
     before = dump(path)
     for state in (AttemptState.LOADING, AttemptState.CLAIMED, AttemptState.SUCCEEDED, AttemptState.FAILED):
-        with pytest.raises(ValueError, match=claim.attempt_id if not state.is_final else ""):
+        with pytest.raises(ValueError, match=r"cannot follow|use finish"):
             store.record_state(claim.attempt_id, state)
     with pytest.raises(ValueError, match="does not end an attempt"):
         store.finish(claim.attempt_id, AttemptState.MEASURING)
@@ -383,16 +383,16 @@ def test_what_is_no_run_table_is_refused(tmp_path: Path) -> None:
         SqlStore.open(tmp_path / "empty", create=False)
 
     (tmp_path / "text").write_text("this is not a database, but long enough to be looked at " * 20)
-    with pytest.raises(UsageError, match="not a database.*Move the file away"):
+    with pytest.raises(UsageError, match=r"not a database.*Move the file away"):
         SqlStore.open(tmp_path / "text", create=True)
 
     with closing(sqlite3.connect(tmp_path / "foreign")) as connection:
         connection.execute("CREATE TABLE songs(title)")
-    with pytest.raises(UsageError, match="another program.*left alone"):
+    with pytest.raises(UsageError, match=r"another program.*left alone"):
         SqlStore.open(tmp_path / "foreign", create=True)
     assert dump(tmp_path / "foreign") == ["BEGIN TRANSACTION;", "CREATE TABLE songs(title);", "COMMIT;"]
 
-    with pytest.raises(UsageError, match="cannot be used: unable to open.*permissions"):
+    with pytest.raises(UsageError, match=r"cannot be used: unable to open.*permissions"):
         SqlStore.open(tmp_path, create=True)
     with pytest.raises(UsageError, match="cannot be made"):
         SqlStore.open(tmp_path / "text" / "folder" / RUN_TABLE, create=True)
@@ -405,7 +405,7 @@ def test_a_lock_that_stays_is_told(store: SqlStore, path: Path) -> None:
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UsageError, match="locked.*Another program holds it"):
+        with pytest.raises(UsageError, match=r"locked.*Another program holds it"):
             store.claim_next("box")
         assert store.counts()[RunState.TODO] == 3  # reading waits for nobody
         other.execute("ROLLBACK")
@@ -419,7 +419,7 @@ def test_a_damaged_file_is_told(store: SqlStore, path: Path) -> None:
         file.seek(100)
         file.write(b"\xff" * (size - 100))
     with (
-        pytest.raises(UsageError, match="malformed.*Move the file away"),
+        pytest.raises(UsageError, match=r"malformed.*Move the file away"),
         closing(SqlStore.open(path, create=False)) as opened,
     ):
         opened.runs()
@@ -428,5 +428,5 @@ def test_a_damaged_file_is_told(store: SqlStore, path: Path) -> None:
 def test_read_only_is_told(store: SqlStore, path: Path) -> None:
     with store._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
-    with pytest.raises(UsageError, match="readonly.*Check the permissions"):
+    with pytest.raises(UsageError, match=r"readonly.*Check the permissions"):
         store.remember("key", 1)
