@@ -33,6 +33,7 @@ class Completion:
     Attributes:
         prompt_sha256: hash of the rendered prompt, template included.
         n_prompt_tokens: tokens of the rendered prompt, by the model's tokenizer.
+        text: the answer; with `ignore_eos`, what came before the first end-of-sequence token where there was one.
         n_output_tokens: generated tokens, an end-of-sequence token included when the engine counts it.
         finish_reason: `stop` (end of sequence) or `length` (max_tokens).
         submitted_ns: when it was handed to the engine.

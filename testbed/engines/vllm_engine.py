@@ -39,6 +39,7 @@ class _Flight:
     prompt_sha256: str
     submitted_ns: int = 0
     texts: list[str] = field(default_factory=list)
+    has_ended: bool = False
     token_ns: list[int] = field(default_factory=list)
 
 
@@ -136,7 +137,10 @@ class VllmEngine:
                 for output in outputs:
                     flight = in_flight[output.request_id]
                     part = output.outputs[0]
-                    flight.texts.append(part.text)
+                    if not flight.has_ended:
+                        # What a model says after its end (`ignore_eos`) is work, and no part of the answer.
+                        flight.texts.append(part.text)
+                        flight.has_ended = self._tokenizer.eos_token_id in part.token_ids
                     flight.token_ns += [now_ns] * len(part.token_ids)
                     if output.finished:
                         del in_flight[output.request_id]

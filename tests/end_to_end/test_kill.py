@@ -1,5 +1,6 @@
 """Kills each process in the middle of a campaign; the run table must come out whole."""
 
+import contextlib
 import random
 import sqlite3
 import time
@@ -38,20 +39,24 @@ def test_campaign_survives_kills_of_every_process(tmp_path: Path, seed: int) -> 
     chance.shuffle(victims)
     with running_testbed(tmp_path / "box") as testbed:
         orchestrator = start_orchestrator(config, testbed.url, results)
-        for victim in victims:
-            children = _wait_until_mid_trial(testbed)
-            time.sleep(chance.uniform(0.0, 0.8))
-            if victim == "orchestrator":
-                orchestrator.kill()
-                orchestrator.wait()
-                orchestrator = start_orchestrator(config, testbed.url, results)
-            elif victim == "testbed":
-                testbed.kill()
-                testbed.start()
-            else:
-                for child in children:
-                    child.kill() if child.is_running() else None
-        assert orchestrator.wait(timeout=180) == 0, (results / "orchestrator.log").read_text()
+        try:
+            for victim in victims:
+                children = _wait_until_mid_trial(testbed)
+                time.sleep(chance.uniform(0.0, 0.8))
+                if victim == "orchestrator":
+                    orchestrator.kill()
+                    orchestrator.wait()
+                    orchestrator = start_orchestrator(config, testbed.url, results)
+                elif victim == "testbed":
+                    testbed.kill()
+                    testbed.start()
+                else:
+                    for child in children:
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            child.kill()
+            assert orchestrator.wait(timeout=180) == 0, (results / "orchestrator.log").read_text()
+        finally:
+            orchestrator.kill()
         assert not runners(testbed.folder / "testbed-data")
 
     run_table = results / "e2e" / "run_table.sqlite"
