@@ -47,7 +47,7 @@ def attribute(traces: Sequence[Trace], phases: Sequence[PhaseWindow], *, origin_
 def _note(trace: Trace, energy: WindowEnergy) -> str:
     words = [trace.note] if trace.note else []
     if energy.n_unexplained:
-        words.append(f"{energy.n_unexplained} counter steps that no wrap explains")
+        words.append(f"{energy.n_unexplained} counter steps that no wrap and no power explain")
     if energy.energy_j is None and not energy.n_unexplained:
         words.append(f"the samples leave {energy.uncovered_s:.3f} s of the phase uncovered")
     return "; ".join(words)
@@ -64,12 +64,12 @@ def summarise(readings: Sequence[EnergyReading], phases: Sequence[PhaseWindow]) 
         None where the measured phase has no reading. `energy_j` is None where a reading that belongs in the sum is
         missing: a part of a sum is not the sum.
     """
-    measured = _added(readings, Phase.MEASURE)
+    measured = added(readings, Phase.MEASURE)
     duration_s = next((window.duration_s for window in phases if window.phase is Phase.MEASURE), None)
     if not measured or duration_s is None:
         return None
     energy_j = _sum(measured)
-    baseline = _added(readings, Phase.BASELINE)
+    baseline = added(readings, Phase.BASELINE)
     baseline_s = next((window.duration_s for window in phases if window.phase is Phase.BASELINE), 0.0)
     baseline_j = _sum(baseline)
     baseline_power_w = baseline_j / baseline_s if baseline_j is not None and baseline_s > 0 else None
@@ -87,7 +87,13 @@ def summarise(readings: Sequence[EnergyReading], phases: Sequence[PhaseWindow]) 
     )
 
 
-def _added(readings: Sequence[EnergyReading], phase: Phase) -> list[EnergyReading]:
+def added(readings: Sequence[EnergyReading], phase: Phase) -> list[EnergyReading]:
+    """The readings that make up the sum of a phase: see `summarise`.
+
+    Args:
+        readings: of all phases.
+        phase: whose sum.
+    """
     headline = [reading for reading in readings if reading.phase is phase and reading.is_headline]
     parts = [reading for reading in headline if reading.component in _ADDED]
     return parts or [reading for reading in headline if reading.component == "system"][:1]

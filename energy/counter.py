@@ -13,6 +13,12 @@ ENERGIBRIDGE_WRAPS_J = (65536.0, 262144.0)
 MAX_POWER_W = 2000.0
 """No package draws more: a step that needs more is no wrap."""
 
+JUMP_POWER_W = 10_000.0
+"""No machine of ours draws more: a step up that needs more is a fault of the counter, not energy."""
+
+_TICK_S = 1.0
+"""Counters tick at their own pace (NVML: 20 to 100 ms, 1 s while idle), so a step may hold this much more time."""
+
 
 @dataclass(frozen=True)
 class UnwoundCounter:
@@ -43,7 +49,8 @@ def unwrap_counter(
     """Unwind a cumulative counter.
 
     A negative step is a wrap of modulus m if adding m gives a step that `max_power_w` allows in its time. Where the
-    modulus is not known, it is the smallest candidate that lies above all readings and explains every negative step.
+    modulus is not known, it is the candidate above all readings that explains most of them, the smallest of equals.
+    A step up by more than `JUMP_POWER_W` allows in its time and a tick is unexplained as well.
     More than one wrap in one interval cannot be told from the readings: sample faster than m / power.
 
     Args:
@@ -54,11 +61,13 @@ def unwrap_counter(
         max_power_w: bound on the mean power of a step, W.
     """
     steps_j = np.diff(values_j, prepend=values_j[:1])
+    spans_s = np.diff(time_s, prepend=time_s[:1])
+    jumps = np.flatnonzero(steps_j > (spans_s + _TICK_S) * JUMP_POWER_W)
+    steps_j[jumps] = 0.0
     negative = np.flatnonzero(steps_j < 0)
     if negative.size == 0:
-        return UnwoundCounter(np.cumsum(steps_j), 0, None, ())
+        return UnwoundCounter(np.cumsum(steps_j), 0, None, tuple(int(index) for index in jumps))
     # A step may take a little longer than the stamps say: allow one typical interval more.
-    spans_s = np.diff(time_s, prepend=time_s[:1])
     allowed_j = (spans_s + float(np.median(spans_s))) * max_power_w
     moduli = [wrap_j] if wrap_j is not None else [m for m in sorted(candidates_j) if m > float(values_j.max())]
 
@@ -69,10 +78,9 @@ def unwrap_counter(
 
     best = max(moduli, key=lambda m: (int(explained(m).sum()), -m), default=None)
     fits = explained(best) if best is not None else np.zeros(negative.shape, dtype=np.bool_)
-    steps_j = steps_j.copy()
     steps_j[negative[fits]] += best or 0.0
-    unexplained = negative[~fits]
-    steps_j[unexplained] = 0.0
+    steps_j[negative[~fits]] = 0.0
+    unexplained = np.sort(np.concatenate([jumps, negative[~fits]]))
     n_wraps = int(fits.sum())
     return UnwoundCounter(
         np.cumsum(steps_j), n_wraps, best if n_wraps else None, tuple(int(index) for index in unexplained)

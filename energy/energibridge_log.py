@@ -32,7 +32,7 @@ class _Column:
 
 
 _COLUMNS = (
-    # Intel, cumulative over all packages of the machine; cores and uncore are parts of the package.
+    # Intel: one package column, however many packages the machine has; cores and uncore are parts of it.
     _Column(re.compile(r"PACKAGE_ENERGY \(J\)"), "cpu_package", "cpu", "counter"),
     _Column(re.compile(r"PP0_ENERGY \(J\)"), "cpu_core", "part", "counter"),
     _Column(re.compile(r"PP1_ENERGY \(J\)"), "cpu_uncore", "part", "counter"),
@@ -46,6 +46,9 @@ _COLUMNS = (
     # NVIDIA.
     _Column(re.compile(r"GPU(\d+)_POWER \(mWatts\)"), "gpu:{}", "gpu", "power", 1e-3),
 )
+
+
+_ALWAYS_DRAWS = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def read_energibridge_log(
 ) -> EnergiBridgeLog:
     """Read a log.
 
-    A last line that was cut off is left out, and noted. Columns that are 0 throughout are absent sensors.
+    A last line that was cut off is left out, and noted. DRAM, parts and the whole system that are 0 throughout are
+    absent sensors; a processor or GPU of 0 is kept, since it always draws power and so its sensor is broken.
 
     Args:
         path: the CSV.
@@ -148,7 +152,7 @@ def _trace(
         if not np.isfinite(values).all():
             line = int(np.flatnonzero(~np.isfinite(values))[0]) + 2
             raise _error(path, line, f"{name} is not finite.")
-        if not values.any():
+        if not values.any() and column.component not in _ALWAYS_DRAWS:
             return None
         return Trace(
             domain=column.domain.format(*match.groups()),

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from energy.counter import UnwoundCounter, unwrap_counter
+from energy.counter import ENERGIBRIDGE_WRAPS_J, UnwoundCounter, unwrap_counter
 from energy.trace import FloatArray, Trace
+
+_WRAPS_INFERRED = {"energibridge": ENERGIBRIDGE_WRAPS_J}
+"""Sources whose counters wrap at an unknown modulus. Any other step down without `wrap_j` is a reset, not a wrap."""
 
 GAP_PERIODS = 3.0
 """An interval longer than this many median periods is a gap."""
@@ -24,6 +27,7 @@ class WindowEnergy:
         uncertainty_j: bound of the sampling error; see `CumulativeEnergy.window`. None as `energy_j`.
         n_samples: samples inside the window.
         n_gaps: intervals longer than `GAP_PERIODS` median periods that touch it.
+        n_cut_gaps: those of them that hold an end of the window.
         n_wraps: wraps inside it.
         period_s: median sampling period of the trace; None with fewer than two samples.
         uncovered_s: length of the window's part outside the trace.
@@ -34,6 +38,7 @@ class WindowEnergy:
     uncertainty_j: float | None
     n_samples: int
     n_gaps: int
+    n_cut_gaps: int
     n_wraps: int
     period_s: float | None
     uncovered_s: float
@@ -56,7 +61,8 @@ class CumulativeEnergy:
         self._counter: UnwoundCounter | None = None
         self._wrap_at = np.zeros(0, dtype=np.intp)
         if trace.kind == "counter":
-            self._counter = unwrap_counter(self._time_s, values, wrap_j=trace.wrap_j)
+            candidates_j = _WRAPS_INFERRED.get(trace.source, ())
+            self._counter = unwrap_counter(self._time_s, values, wrap_j=trace.wrap_j, candidates_j=candidates_j)
             self._energy_j = self._counter.energy_j
             bad = set(self._counter.unexplained)
             down = np.flatnonzero(np.diff(values) < 0) + 1
@@ -88,9 +94,11 @@ class CumulativeEnergy:
         The bound says how far the true energy may lie from the figure. Counter: the joules between two samples are
         exact, only the split of an interval at a mark is not: all of it may have flowed before or after the mark, so
         a cut at fraction x errs by at most max(x, 1 - x) of that interval's joules. Power: within an interval it may
-        have been anywhere in the range of the readings in and next to the window, so each interval errs by at most
-        its length times the distance from its mean to the farther end of that range. The sensor's own error, and a
-        peak that no reading saw, are not in it.
+        have been anywhere in the range of the four readings around it (its own two and one on either side), so the
+        part of an interval that lies in the window errs by at most its length times the distance from its mean to the
+        farther end of that range. What the trace leaves uncovered, a period at most, counts as 0 J, and may have been
+        at the mean (counter) or the highest (power) of what was seen. The sensor's own error, and a peak that no
+        reading saw, are not in it.
 
         Args:
             start_s: on the trace's clock.
@@ -98,13 +106,14 @@ class CumulativeEnergy:
         """
         period_s = self.period_s
         if self._time_s.size < 2 or period_s is None:
-            return WindowEnergy(None, None, int(self._time_s.size), 0, 0, None, end_s - start_s, 0)
+            return WindowEnergy(None, None, int(self._time_s.size), 0, 0, 0, None, end_s - start_s, 0)
         first_s, last_s = float(self._time_s[0]), float(self._time_s[-1])
         # Of a window that lies wholly outside, nothing is covered, however far away it is.
         uncovered_s = min(max(first_s - start_s, 0.0) + max(end_s - last_s, 0.0), end_s - start_s)
         inside = (self._time_s >= start_s) & (self._time_s <= end_s)
         touches = (self._time_s[1:] > start_s) & (self._time_s[:-1] < end_s)
-        n_gaps = int((touches & (self._spans_s > GAP_PERIODS * period_s)).sum())
+        gaps = touches & (self._spans_s > GAP_PERIODS * period_s)
+        cuts = (self._time_s[:-1] < start_s) | (self._time_s[1:] > end_s)
         n_wraps = int(touches[self._wrap_at - 1].sum()) if self._wrap_at.size else 0
         unexplained = self._counter.unexplained if self._counter else ()
         n_unexplained = sum(bool(touches[index - 1]) for index in unexplained)
@@ -112,7 +121,15 @@ class CumulativeEnergy:
         energy_j = float(self.at(end_s) - self.at(start_s)) if is_sound else None
         uncertainty_j = self._uncertainty_j(start_s, end_s, touches, uncovered_s) if is_sound else None
         return WindowEnergy(
-            energy_j, uncertainty_j, int(inside.sum()), n_gaps, n_wraps, period_s, uncovered_s, n_unexplained
+            energy_j=energy_j,
+            uncertainty_j=uncertainty_j,
+            n_samples=int(inside.sum()),
+            n_gaps=int(gaps.sum()),
+            n_cut_gaps=int((gaps & cuts).sum()),
+            n_wraps=n_wraps,
+            period_s=period_s,
+            uncovered_s=uncovered_s,
+            n_unexplained=n_unexplained,
         )
 
     def _uncertainty_j(
@@ -133,7 +150,10 @@ class CumulativeEnergy:
         # Range of the four readings around each interval, its own two and one on either side.
         padded_w = np.pad(self._power_w, 1, mode="edge")
         around_w = np.stack([padded_w[shift : shift + self._spans_s.size] for shift in range(4)])[:, indices]
-        means_w = (self._power_w[indices] + self._power_w[indices + 1]) / 2
+        from_s = np.maximum(self._time_s[indices], start_s)
+        to_s = np.minimum(self._time_s[indices + 1], end_s)
+        # Power is linear there, so the mean over a part of the interval is the power in the middle of that part.
+        means_w = np.interp((from_s + to_s) / 2, self._time_s, self._power_w)
         spread_w = np.maximum(around_w.max(axis=0) - means_w, means_w - around_w.min(axis=0))
-        overlaps_s = np.minimum(self._time_s[indices + 1], end_s) - np.maximum(self._time_s[indices], start_s)
+        overlaps_s = to_s - from_s
         return float((spread_w * overlaps_s).sum()) + uncovered_s * float(around_w.max())

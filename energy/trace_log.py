@@ -1,6 +1,7 @@
 """Traces on disk: one long CSV per meter, a row per sample, complete enough to compute every joule again."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def read_traces(path: Path) -> list[Trace]:
         for row in reader:
             try:
                 time_s, value = float(row[8]), float(row[9])
+                if not (math.isfinite(time_s) and math.isfinite(value)):
+                    raise ValueError(f"{row[8]}, {row[9]} is not finite")
             except (IndexError, ValueError) as error:
                 raise LogFormatError(
                     f"{path}, line {reader.line_num}: {error}.", file=str(path), line=reader.line_num
@@ -60,15 +63,19 @@ def _trace(path: Path, head: tuple[str, ...], times_s: list[float], values: list
     domain, component, kind, method, source, wrap_j, is_headline, note = head
     if component not in ("cpu", "gpu", "dram", "system", "part") or kind not in ("counter", "power"):
         raise LogFormatError(f"{path}: {domain} has component {component!r} and kind {kind!r}.", file=str(path))
+    try:
+        known_method, modulus_j = EnergyMethod(method), float(wrap_j) if wrap_j else None
+    except ValueError as error:
+        raise LogFormatError(f"{path}: {domain}: {error}.", file=str(path)) from error
     return Trace(
         domain=domain,
         component=component,  # type: ignore[arg-type]
         kind=kind,  # type: ignore[arg-type]
-        method=EnergyMethod(method),
+        method=known_method,
         source=source,
         time_s=np.array(times_s),
         values=np.array(values),
-        wrap_j=float(wrap_j) if wrap_j else None,
+        wrap_j=modulus_j,
         is_headline=is_headline == "True",
         note=note,
     )

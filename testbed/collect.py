@@ -31,7 +31,14 @@ from testbed.attempt_folder import ChildRecord, write_atomic
 from testbed.meters.energibridge_meter import figure_terms
 
 _NOT_EVIDENCE = frozenset(
-    {attempt_folder.STATUS, attempt_folder.PROCESS, attempt_folder.RESULT, attempt_folder.ACKNOWLEDGED}
+    {
+        attempt_folder.SPEC,  # the run table has it
+        attempt_folder.STATUS,
+        attempt_folder.PROCESS,
+        attempt_folder.PROGRESS,  # the phases and the requests' times are in the record
+        attempt_folder.RESULT,
+        attempt_folder.ACKNOWLEDGED,
+    }
 )
 
 
@@ -76,6 +83,7 @@ def collect(
             origin_s=record.origin_s,
             n_requests=workload.n_requests if workload else 0,
             n_output_tokens=workload.n_output_tokens if workload else 0,
+            n_requests_kept=_count_requests(folder) if workload else None,
         )
         reasons = [*record.reasons, *reasons, *find_reasons(evidence)]
     has_speed = workload is not None and measure is not None and measure.duration_s > 0
@@ -106,15 +114,25 @@ def collect(
 
 
 def list_artifacts(folder: Path) -> list[ArtifactRef]:
-    """Every file of evidence in the folder, with size and checksum."""
+    """Every file of evidence in the folder that is not empty, with size and checksum."""
     artifacts = []
     for path in sorted(folder.iterdir()):
         if path.name in _NOT_EVIDENCE or path.name.startswith(".") or not path.is_file() or path.is_symlink():
+            continue
+        if not path.stat().st_size:
             continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         artifacts.append(ArtifactRef(name=path.name, size_bytes=path.stat().st_size, sha256=digest))
     return artifacts
+
+
+def _count_requests(folder: Path) -> int:
+    """Complete lines of requests.jsonl; 0 where there is none."""
+    try:
+        return (folder / attempt_folder.REQUESTS).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def _read_record(folder: Path) -> ChildRecord | None:

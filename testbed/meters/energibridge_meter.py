@@ -99,7 +99,9 @@ class EnergiBridgeMeter:
                 log = read_energibridge_log(out_dir / attempt_folder.ENERGIBRIDGE_LOG)
             except (OSError, subprocess.TimeoutExpired, JouleBedError) as error:
                 return MeterProbe(False, f"EnergiBridge does not measure here: {error}")
-        domains = tuple(trace.domain for trace in log.traces)
+        domains = tuple(trace.domain for trace in log.traces if trace.values.any())
+        if not domains:
+            return MeterProbe(False, "EnergiBridge runs, but reads 0 from every sensor (a VM has none).")
         return MeterProbe(True, f"{self.version()}: {', '.join(domains)}", domains)
 
     def version(self) -> str:
@@ -158,13 +160,19 @@ class EnergiBridgeMeter:
         monotonic_ns = self._clock.monotonic_ns()
         self._unix_minus_monotonic_s = (self._clock.time_ns() - monotonic_ns) / 1e9
         self._log_file = (out_dir / attempt_folder.ENERGIBRIDGE_SUMMARY).open("w", encoding="utf-8")
-        self._process = subprocess.Popen(
-            self.wrap([sys.executable, "-S", str(Path(__file__).with_name("window_holder.py"))], out_dir),
-            stdin=subprocess.PIPE,
-            stdout=self._log_file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                self.wrap([sys.executable, "-S", str(Path(__file__).with_name("window_holder.py"))], out_dir),
+                stdin=subprocess.PIPE,
+                stdout=self._log_file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._log_file.close()
+            raise MeterUnavailableError(
+                f"{self._program} cannot be started: {error}. Is it the release for this machine's processor?"
+            ) from error
         log = out_dir / attempt_folder.ENERGIBRIDGE_LOG
         end_ns = monotonic_ns + int(_END_LIMIT_S * 1e9)
         # Its first row is there within an interval or two; before that nothing of the trial may run.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from contract.errors import InvalidOptionError
 from contract.trial_result import EnergyMethod
 from energy.trace import Trace
 from testbed.clock import Clock
@@ -17,12 +18,17 @@ class FakeMeter(SampledMeter):
         period_s: sampling period.
         power_w: what it says.
         clock: of the stamps.
+
+    Raises:
+        InvalidOptionError: a power that is not positive.
     """
 
     name = "fake"
 
     def __init__(self, *, period_s: float = 0.2, power_w: float = 100.0, clock: Clock | None = None) -> None:
         super().__init__(period_s=period_s, clock=clock)
+        if not (isinstance(power_w, int | float) and power_w > 0):
+            raise InvalidOptionError(f"The fake meter's power_w must be above 0, not {power_w!r}.")
         self._power_w = power_w
 
     def probe(self) -> MeterProbe:

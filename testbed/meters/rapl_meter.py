@@ -50,7 +50,9 @@ class RaplMeter(SampledMeter):
             try:
                 zone.energy_file.read_text()
             except PermissionError:
-                return MeterProbe(False, f"{zone.energy_file} may not be read. Run: sudo chmod a+r {zone.energy_file}")
+                return MeterProbe(
+                    False, f"{zone.energy_file} may not be read. Run: sudo chmod a+r {self._root}/*/energy_uj"
+                )
             except OSError as error:
                 return MeterProbe(False, f"{zone.energy_file} cannot be read: {error}.")
         domains = tuple(zone.domain for zone in zones)
@@ -60,7 +62,10 @@ class RaplMeter(SampledMeter):
         self._zones = {zone.domain: zone for zone in self._find_zones()}
 
     def _read(self) -> Mapping[str, float]:
-        return {domain: int(zone.energy_file.read_text()) / 1e6 for domain, zone in self._zones.items()}
+        try:
+            return {domain: int(zone.energy_file.read_text()) / 1e6 for domain, zone in self._zones.items()}
+        except ValueError as error:
+            raise OSError(f"not a number: {error}") from error
 
     def _trace(self, sensor: str, samples: Samples) -> Trace:
         zone = self._zones[sensor]
@@ -71,6 +76,7 @@ class RaplMeter(SampledMeter):
 
     def _find_zones(self) -> list[_Zone]:
         zones: list[_Zone] = []
+        suffix = ""
         # AMD's packages carry Intel's name too. intel-rapl-mmio repeats the same packages through another door.
         for folder in sorted(self._root.glob("intel-rapl:*")):
             try:
@@ -78,8 +84,10 @@ class RaplMeter(SampledMeter):
                 wrap_j = int((folder / "max_energy_range_uj").read_text()) / 1e6
             except (OSError, ValueError):
                 continue
-            package = folder.name.split(":")[1]
-            suffix = "" if package == "0" else f":{package}"
+            if folder.name.count(":") == 1:
+                # psys takes a folder number as well: the package is told by its name, and its parts follow it.
+                number = name.partition("-")[2]
+                suffix = f":{number}" if name.startswith("package") and number not in ("", "0") else ""
             domain, component = _classify(name, suffix)
             zones.append(_Zone(domain, component, folder / "energy_uj", wrap_j))
         return zones
@@ -87,8 +95,7 @@ class RaplMeter(SampledMeter):
 
 def _classify(name: str, suffix: str) -> tuple[str, Literal["cpu", "dram", "system", "part"]]:
     if name.startswith("package"):
-        number = name.partition("-")[2]
-        return f"cpu_package{'' if number in ('', '0') else ':' + number}", "cpu"
+        return f"cpu_package{suffix}", "cpu"
     if name == "dram":
         return f"dram{suffix}", "dram"
     if name == "psys":

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.errors import MeterUnavailableError
+from contract.errors import MeterError, MeterUnavailableError
 from energy.trace import Trace
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
@@ -55,8 +55,13 @@ class SampledMeter(ABC):
         if not probe.available:
             raise MeterUnavailableError(probe.message, meter=self.name)
         self._open()
-        self._sampler = SamplerThread(self._read, self._period_s, self._clock)
-        self._sampler.start()
+        sampler = SamplerThread(self._read, self._period_s, self._clock)
+        try:
+            sampler.start()
+        except MeterError:
+            self._close()
+            raise
+        self._sampler = sampler
 
     def latest_power_w(self) -> dict[str, float]:
         """See `Meter`."""
@@ -65,7 +70,10 @@ class SampledMeter(ABC):
             return {}
         latest = {}
         for sensor, samples in list(sampler.samples.items()):
-            trace = self._trace(sensor, Samples(samples.time_s[-2:], samples.values[-2:]))
+            # The sampler may be between a sample's time and its value: take the complete ones.
+            end = min(len(samples.time_s), len(samples.values))
+            last = slice(max(end - 2, 0), end)
+            trace = self._trace(sensor, Samples(samples.time_s[last], samples.values[last]))
             if trace.is_headline and trace.time_s.size and trace.kind == "power":
                 latest[trace.domain] = float(trace.values[-1])
             elif trace.is_headline and trace.time_s.size == 2 and trace.time_s[1] > trace.time_s[0]:

@@ -32,7 +32,7 @@ class SamplerThread:
 
     Args:
         read: sensor -> value, now; may raise OSError.
-        period_s: rhythm; a reading that takes longer delays the next, and none is made up for.
+        period_s: rhythm; after a reading that takes longer it rests a period, and makes up for none.
         clock: of the stamps.
     """
 
@@ -69,7 +69,9 @@ class SamplerThread:
         while not self._stop.wait(max(next_s - time.monotonic(), 0.0)):
             self._sample()
             self.cpu_s = time.thread_time()
-            next_s = max(next_s + self._period_s, time.monotonic())
+            now_s = time.monotonic()
+            # A sensor slower than the period must not turn the rhythm into a loop without rest.
+            next_s = next_s + self._period_s if next_s + self._period_s > now_s else now_s + self._period_s
 
     def _sample(self) -> bool:
         before_ns = self._clock.monotonic_ns()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract.errors import JouleBedError, MeterUnavailableError
+from contract.errors import InvalidOptionError, JouleBedError, MeterUnavailableError
 from contract.trial_spec import MeterSpec
 from testbed.meters.base import Meter, MeterProbe
 from testbed.meters.registry import METERS
@@ -52,7 +52,8 @@ class MeterSelector:
         """
         name = self._default if spec.name == AUTO else spec.name
         if name != AUTO:
-            probe = self._probe(name, spec)
+            # Somebody who just ran the command of the last message must not need to restart the testbed.
+            probe = self._probe(name, spec, look_again=True)
             if not probe.available:
                 raise MeterUnavailableError(f"The meter {name!r} cannot be used here. {probe.message}", meter=name)
             return MeterChoice((name,), {})
@@ -69,14 +70,17 @@ class MeterSelector:
                 return MeterChoice(tuple(available), reasons)
         return MeterChoice(("estimate",), reasons)
 
-    def _probe(self, name: str, spec: MeterSpec) -> MeterProbe:
+    def _probe(self, name: str, spec: MeterSpec, *, look_again: bool = False) -> MeterProbe:
         options = spec.options if spec.name == name else {}
         key = f"{name} {sorted(options.items())!r}"
-        if key not in self._probes:
+        known = self._probes.get(key)
+        if known is None or (look_again and not known.available):
             try:
                 self._probes[key] = self._meters.create(name, period_s=spec.period_s, **options).probe()
-            except TypeError as error:  # a factory's complaint about an unknown option
-                self._probes[key] = MeterProbe(False, f"Its options do not fit: {error}.")
+            except TypeError as error:  # a factory's complaint about an unknown option, or one of a wrong type
+                raise InvalidOptionError(
+                    f"The options of the meter {name!r} do not fit: {error}.", meter=name
+                ) from error
             except JouleBedError as error:
                 if spec.name == name:
                     raise

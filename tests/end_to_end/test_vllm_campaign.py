@@ -64,7 +64,7 @@ def test_real_vllm_campaign(tmp_path: Path, lifetime: str, tasks: list[str]) -> 
 
     folder = results / f"vllm_{lifetime}"
     with sqlite3.connect(folder / "run_table.sqlite") as connection:
-        rows = connection.execute("SELECT result FROM attempt WHERE accepted ORDER BY finished_at").fetchall()
+        rows = connection.execute("SELECT result FROM attempt WHERE result IS NOT NULL ORDER BY finished_at").fetchall()
     trials = [TrialResult.model_validate_json(text) for (text,) in rows]
     assert len(trials) == 2 * len(tasks)
     # Warm from the second trial on in block mode, never otherwise.
@@ -72,6 +72,8 @@ def test_real_vllm_campaign(tmp_path: Path, lifetime: str, tasks: list[str]) -> 
         lifetime == "block" and number > 0 for number in range(len(trials))
     ]
     for trial in trials:
+        # A machine that is short of processors may starve the sampler, and then the row says so.
+        assert {reason.code for reason in trial.reasons} <= {"gap"}
         evidence = folder / "runs" / trial.run_id / trial.attempt_id
         assert trial.summary is not None and trial.duration_s is not None and trial.workload is not None
         # Replayed power is no measurement, and the row says so although the log looks like a real one.

@@ -21,11 +21,11 @@ def counter(values: np.ndarray, *, source: str = "energibridge", wrap_j: float |
 @given(
     start_s=st.floats(1.0, 8.0),
     length_s=st.floats(0.001, 0.5),
-    high_first=st.booleans(),
+    steps_up=st.booleans(),
 )
-def test_the_bound_holds_for_a_window_that_cuts_an_interval(start_s: float, length_s: float, high_first: bool) -> None:
+def test_the_bound_holds_for_a_window_that_cuts_an_interval(start_s: float, length_s: float, steps_up: bool) -> None:
     # Power steps from 0 to 300 W (or back) at 5 s; between two readings it may step at any time.
-    after, before = (0.0, 300.0) if high_first else (300.0, 0.0)
+    before, after = (0.0, 300.0) if steps_up else (300.0, 0.0)
     trace = Trace(
         "gpu:0", "gpu", "power", EnergyMethod.SAMPLED, "test", TIME_S + 0.1, np.where(TIME_S < 5.0, before, after)
     )

@@ -320,5 +320,19 @@ def test_thermometer_falls_back_to_thermal_zones_and_leaves_nonsense_out(tmp_pat
     assert [each.temp_c for each in read] == [47.0]
 
 
+def test_the_stand_ins_counters_wrap_each_at_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOULEBED_REPLAY_COUNTER_START", "262140")
+    meter = EnergiBridgeMeter(period_s=PERIOD_S, program=str(STAND_IN))
+    meter.start(tmp_path)
+    time.sleep(0.4)
+    traces = {trace.domain: trace for trace in meter.stop().traces}
+    package, core = (
+        CumulativeEnergy(traces[domain]).window(*traces[domain].time_s[[0, -1]])
+        for domain in ("cpu_package", "cpu_core")
+    )
+    assert (package.n_wraps, core.n_wraps, package.n_unexplained, core.n_unexplained) == (1, 0, 0, 0)
+    assert package.energy_j is not None and core.energy_j == pytest.approx(0.6 * package.energy_j)
+
+
 def test_the_stand_in_is_executable() -> None:
     assert STAND_IN.stat().st_mode & stat.S_IXUSR

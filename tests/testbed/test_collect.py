@@ -55,6 +55,7 @@ RECORD = ChildRecord(
 def write(folder: Path, record: ChildRecord | None = RECORD, *, watts: float | None = 100.0) -> Path:
     if record is not None:
         (folder / "record.json").write_text(record.model_dump_json())
+        (folder / "requests.jsonl").write_text("{}\n" * 4)
     if watts is not None:
         time_s = np.arange(1000.0, 1012.0, 0.2)
         trace = Trace(
@@ -86,7 +87,7 @@ def test_a_sound_trial_succeeds(tmp_path: Path) -> None:
     assert result.summary.energy_net_j == pytest.approx(0.0, abs=1e-6)
     assert (result.duration_s, result.tokens_per_s) == (5.0, 20.0)
     assert result.sampler_cpu_s == 0.01
-    assert [artifact.name for artifact in result.artifacts] == ["record.json", "trace_rapl.csv"]
+    assert [artifact.name for artifact in result.artifacts] == ["record.json", "requests.jsonl", "trace_rapl.csv"]
 
 
 def energibridge_log(folder: Path, *, rows: int = 60) -> None:
@@ -118,11 +119,35 @@ def test_a_replayed_log_is_an_estimate(tmp_path: Path) -> None:
     assert all("not measured" in reading.note for reading in result.energy)
 
 
+def spoil(folder: Path, field: int, text: str) -> None:
+    path = folder / "trace_rapl.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    for row in rows[1:]:
+        row[field] = text
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+
+
+def test_a_package_that_reads_0_is_a_broken_sensor_beside_a_gpu(tmp_path: Path) -> None:
+    energibridge_log(write(tmp_path, watts=None))
+    lines = (tmp_path / "energibridge.csv").read_text().splitlines()
+    rows = [line.rpartition(",")[0] + ",0" for line in lines[1:]]
+    (tmp_path / "energibridge.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+    result = run(tmp_path)
+    assert result.state is AttemptState.SUSPECT
+    assert [reason.code for reason in result.reasons] == ["energy_not_positive"]
+    assert "cpu_package" in result.reasons[0].message
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
         (lambda folder: (folder / "trace_rapl.csv").unlink(), "no_energy"),
         (lambda folder: (folder / "trace_rapl.csv").write_text("broken"), "log_format"),
+        (lambda folder: spoil(folder, 9, "nan"), "log_format"),
+        (lambda folder: spoil(folder, 3, "guess"), "log_format"),
+        (lambda folder: spoil(folder, 5, "big"), "log_format"),
+        (lambda folder: (folder / "requests.jsonl").unlink(), "requests_missing"),
+        (lambda folder: (folder / "requests.jsonl").write_text("{}\n{}\n{}\n{"), "requests_missing"),
         (lambda folder: energibridge_log(folder, rows=0), "log_format"),
     ],
 )
@@ -144,7 +169,7 @@ def test_the_childs_error_ends_the_attempt_and_keeps_the_evidence(tmp_path: Path
     result = run(write(tmp_path, RECORD.model_copy(update={"error": error, "workload": None, "phases": []})))
     assert (result.state, result.error) == (AttemptState.FAILED, error)
     assert result.summary is None
-    assert [artifact.name for artifact in result.artifacts] == ["record.json", "trace_rapl.csv"]
+    assert [artifact.name for artifact in result.artifacts] == ["record.json", "requests.jsonl", "trace_rapl.csv"]
 
 
 @pytest.mark.parametrize(
@@ -175,5 +200,5 @@ def test_only_evidence_is_listed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "folder").mkdir()
     names = {artifact.name for artifact in run(tmp_path).artifacts}
-    assert names == {"record.json", "trace_rapl.csv"}
+    assert names == {"record.json", "requests.jsonl", "trace_rapl.csv"}
     assert json.loads((tmp_path / "result.json").read_text())["attempt_id"] == "a"

@@ -18,7 +18,7 @@ from testbed.meters.base import MeterProbe
 from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.rapl_meter import RaplMeter
 from testbed.meters.sampled_meter import SampledMeter
-from testbed.meters.sampler import Samples, SamplerThread
+from testbed.meters.sampler import SamplerThread, Samples
 from testbed.meters.selection import MeterSelector
 
 
