@@ -226,8 +226,11 @@ class DeadlineExceededError(JouleBedError):
     retryable = True
 
 
-def _subclasses(root: type[JouleBedError]) -> list[type[JouleBedError]]:
-    return [root, *(each for child in root.__subclasses__() for each in _subclasses(child))]
+def wire_errors() -> dict[str, type[JouleBedError]]:
+    """Code -> class, of the classes here: only they cross the wire."""
+    return {
+        each.code: each for each in globals().values() if isinstance(each, type) and issubclass(each, JouleBedError)
+    }
 
 
 def error_from_body(body: ErrorBody) -> JouleBedError:
@@ -235,12 +238,7 @@ def error_from_body(body: ErrorBody) -> JouleBedError:
 
     A code from a newer node becomes the root class, with the code and whether it is retryable in `detail`.
     """
-    extra: dict[str, Any]
-    for cls in _subclasses(JouleBedError):
-        if cls.code == body.code:
-            error, extra = cls(body.message), {}
-            break
-    else:
-        error, extra = JouleBedError(body.message), {"code": body.code, "retryable": body.retryable}
-    error.detail = {**body.detail, **extra}
+    known = wire_errors().get(body.code)
+    error = (known or JouleBedError)(body.message)
+    error.detail = body.detail if known else {**body.detail, "code": body.code, "retryable": body.retryable}
     return error

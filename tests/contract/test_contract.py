@@ -5,14 +5,15 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
+from contract import errors
 from contract.attempt_state import TRANSITIONS, AttemptState, RunState, derive_run_state, may_follow
 from contract.errors import (
     ErrorBody,
     JouleBedError,
     TestbedBusyError,
     UnknownNameError,
-    _subclasses,
     error_from_body,
+    wire_errors,
 )
 from contract.trial_spec import EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
 from contract.units import canonical_json, sha256_of
@@ -75,9 +76,9 @@ def test_run_state_follows_from_attempts(attempts: list[tuple[str, bool]], may_r
 
 
 def test_error_codes_are_unique_and_survive_the_wire() -> None:
-    classes = _subclasses(JouleBedError)
-    assert len({cls.code for cls in classes}) == len(classes)
-    for cls in classes:
+    names = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, JouleBedError)]
+    assert len(wire_errors()) == len(names) > 20
+    for cls in wire_errors().values():
         again = error_from_body(ErrorBody.model_validate_json(cls("words", n=1).body().model_dump_json()))
         assert (type(again), again.message, again.detail) == (cls, "words", {"n": 1})
 
