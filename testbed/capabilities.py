@@ -1,15 +1,11 @@
 """What can be used on this machine, and how to mend what cannot."""
 
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from contract.errors import JouleBedError
 from contract.trial_result import Capability
 from testbed.meters.base import Meter
 from testbed.registry import Registry
-
-ENGINE_MODULES = {"vllm": ("vllm", "vllm"), "llama_cpp": ("xllamacpp", "llama-cpp")}
-"""Engine -> the module it needs and the extra that installs it; engines that are not here need nothing more."""
 
 _PROBE_PERIOD_S = 0.2
 
@@ -23,22 +19,15 @@ def look(engines: Registry[Any], meters: Registry[Meter], workloads: Registry[An
         workloads: by name.
     """
     return [
-        *(_engine(name) for name in engines.names),
+        *(_package("engine", engines, name) for name in engines.names),
         *(_meter(meters, name) for name in meters.names),
-        *(Capability(seam="workload", name=name, available=True) for name in workloads.names),
+        *(_package("workload", workloads, name) for name in workloads.names),
     ]
 
 
-def _engine(name: str) -> Capability:
-    module, extra = ENGINE_MODULES.get(name, (None, None))
-    if module is None or find_spec(module) is not None:
-        return Capability(seam="engine", name=name, available=True)
-    return Capability(
-        seam="engine",
-        name=name,
-        available=False,
-        message=f"The package {module!r} is not installed. Run: pip install 'joulebed[{extra}]'",
-    )
+def _package(seam: Literal["engine", "workload"], registry: Registry[Any], name: str) -> Capability:
+    missing = registry.missing(name)
+    return Capability(seam=seam, name=name, available=missing is None, message=missing or "")
 
 
 def _meter(meters: Registry[Meter], name: str) -> Capability:

@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar, cast
 
 from contract.errors import MissingPackageError, UnknownNameError
@@ -16,10 +17,12 @@ class Entry:
     Attributes:
         target: `module:attribute`, a factory that takes the implementation's own options.
         extra: the extra of this distribution that installs what it needs, or None.
+        module: top-level module that must be there; looked for, not imported.
     """
 
     target: str
     extra: str | None = None
+    module: str | None = None
 
 
 class Registry(Generic[T]):
@@ -39,6 +42,19 @@ class Registry(Generic[T]):
         """All names, available here or not."""
         return list(self._entries)
 
+    def missing(self, name: str) -> str | None:
+        """Which package is not here, and how to mend it; None when nothing is missing. Imports nothing."""
+        entry = self._entries[name]
+        if entry.module is None or find_spec(entry.module) is not None:
+            return None
+        return self._advice(name, entry.module, entry.extra)
+
+    def _advice(self, name: str, module: str | None, extra: str | None) -> str:
+        return (
+            f"The {self.seam} {name!r} needs the package {module!r}. On the testbed, run: "
+            f"pip install 'joulebed[{extra}]'"
+        )
+
     def create(self, name: str, /, **options: Any) -> T:
         """Import and build an implementation.
 
@@ -50,16 +66,15 @@ class Registry(Generic[T]):
         if entry is None:
             known = ", ".join(self.names)
             raise UnknownNameError(f"There is no {self.seam} named {name!r}. Choose one of: {known}.", name=name)
+        missing = self.missing(name)
+        if missing is not None:
+            raise MissingPackageError(missing, name=name, extra=entry.extra)
         module_name, _, attribute = entry.target.partition(":")
         try:
             factory = getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
             if entry.extra is None:
                 raise
-            raise MissingPackageError(
-                f"The {self.seam} {name!r} needs the package {error.name!r}. On the testbed, run: "
-                f"pip install 'joulebed[{entry.extra}]'",
-                name=name,
-                extra=entry.extra,
-            ) from error
+            advice = self._advice(name, error.name, entry.extra)
+            raise MissingPackageError(advice, name=name, extra=entry.extra) from error
         return cast(T, factory(**options))

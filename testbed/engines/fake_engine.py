@@ -14,14 +14,15 @@ from contract.trial_spec import ModelSpec
 from contract.units import canonical_json, sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.options import EngineOptions, answer_cut_short, check_concurrency, parse_options, prompt_too_long
+from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
+from testbed.options import PartOptions, parse_options
 
 _EXIT_STATUS = 17
 _DEFAULT_MODEL_LEN = 8192
 _FILLER = ("because", "that", "is", "what", "the", "text", "says")
 
 
-class FakeOptions(EngineOptions):
+class FakeOptions(PartOptions):
     """Options of the fake engine."""
 
     tokens_per_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -52,7 +53,7 @@ class FakeEngine:
     name = "fake"
 
     def __init__(self, *, clock: Clock | None = None, **options: Any) -> None:
-        self._options = parse_options(self.name, FakeOptions, options)
+        self._options = parse_options("engine", self.name, FakeOptions, options)
         self._clock = clock or SystemClock()
         self._model: ModelSpec | None = None
         self._max_concurrency: int | None = None

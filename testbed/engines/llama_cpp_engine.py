@@ -13,16 +13,15 @@ from contract.errors import EngineError, InvalidOptionError, JouleBedError, Mode
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.llama_cpp_settings import ControlSocket, LlamaCppOptions, common_params, read_back, slot_ctx
-from testbed.engines.model_source import check_model, find_model, require_kind
-from testbed.engines.options import (
+from testbed.engines.checks import (
     answer_cut_short,
     check_concurrency,
-    parse_options,
     prompt_too_long,
-    require_package,
 )
+from testbed.engines.llama_cpp_settings import ControlSocket, LlamaCppOptions, common_params, read_back, slot_ctx
+from testbed.engines.model_source import check_model, find_model, require_kind
 from testbed.engines.weights_cache import cache_root, weights_revision
+from testbed.options import parse_options
 
 _KINDS = ("gguf",)
 # The same two as vLLM, in its order: llama.cpp's own default chain would also cut by rank and by minimum probability.
@@ -68,14 +67,12 @@ class LlamaCppEngine:
 
     Raises:
         InvalidOptionError: an unknown or impossible option.
-        MissingPackageError: xllamacpp is not installed.
     """
 
     name = "llama_cpp"
 
     def __init__(self, **options: Any) -> None:
-        self._options = parse_options(self.name, LlamaCppOptions, options)
-        require_package(self.name, "xllamacpp", "llama-cpp")
+        self._options = parse_options("engine", self.name, LlamaCppOptions, options)
         self._server: Any = None
         self._control: ControlSocket | None = None
         self._max_concurrency: int | None = None

@@ -13,14 +13,14 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from contract.errors import ModelLoadError
-from testbed.engines.options import EngineOptions
+from testbed.options import PartOptions
 
 _DEFAULT_SLOT_CTX = 2048
 _MAX_SOCKET_PATH = 100  # sun_path holds 104 to 108 bytes
 _TIMEOUT_S = 10.0
 
 
-class LlamaCppOptions(EngineOptions):
+class LlamaCppOptions(PartOptions):
     """Options of the llama.cpp engine."""
 
     n_threads: int | None = Field(default=None, gt=0)

@@ -6,8 +6,8 @@ from testbed.registry import Entry, Registry
 ENGINES: Registry[Engine] = Registry(
     "engine",
     {
-        "vllm": Entry("testbed.engines.vllm_engine:VllmEngine", extra="vllm"),
-        "llama_cpp": Entry("testbed.engines.llama_cpp_engine:LlamaCppEngine", extra="llama-cpp"),
+        "vllm": Entry("testbed.engines.vllm_engine:VllmEngine", extra="vllm", module="vllm"),
+        "llama_cpp": Entry("testbed.engines.llama_cpp_engine:LlamaCppEngine", extra="llama-cpp", module="xllamacpp"),
         "fake": Entry("testbed.engines.fake_engine:FakeEngine"),
     },
 )

@@ -16,16 +16,15 @@ from contract.errors import EngineError, InvalidOptionError, ModelLoadError
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.model_source import ModelFiles, check_model, find_model
-from testbed.engines.options import (
+from testbed.engines.checks import (
     answer_cut_short,
     check_concurrency,
-    parse_options,
     prompt_too_long,
-    require_package,
 )
+from testbed.engines.model_source import ModelFiles, check_model, find_model
 from testbed.engines.vllm_settings import VllmOptions, prepare_environment, read_back, version
 from testbed.engines.weights_cache import cache_root, require_unpacker, unpacked_gguf, weights_revision
+from testbed.options import parse_options
 
 _KINDS = ("folder", "gguf")
 
@@ -52,14 +51,12 @@ class VllmEngine:
 
     Raises:
         InvalidOptionError: an unknown or impossible option.
-        MissingPackageError: vLLM is not installed.
     """
 
     name = "vllm"
 
     def __init__(self, *, cache: Path | None = None, **options: Any) -> None:
-        self._options = parse_options(self.name, VllmOptions, options)
-        require_package(self.name, "vllm", "vllm")
+        self._options = parse_options("engine", self.name, VllmOptions, options)
         self._cache = cache or cache_root()
         self._llm: Any = None
         self._tokenizer: Any = None

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from testbed.engines.options import EngineOptions
+from testbed.options import PartOptions
 
 _CPU_THREADS = "OMP_NUM_THREADS"
 
 
-class VllmOptions(EngineOptions):
+class VllmOptions(PartOptions):
     """Options of the vLLM engine; None leaves vLLM's own choice, which the load report tells."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

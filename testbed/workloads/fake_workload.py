@@ -8,15 +8,15 @@ from typing import Any
 from pydantic import Field
 
 from contract.trial_result import TaskScore
+from testbed.options import PartOptions, parse_options
 from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem
-from testbed.workloads.options import WorkloadOptions, parse_options
 from testbed.workloads.task_score import score_verdicts
 
 _LABELS = ("yes", "no")
 _WORDS = ("river", "stone", "lamp", "paper", "engine", "field", "copper", "window", "harbour", "thread")
 
 
-class FakeOptions(WorkloadOptions):
+class FakeOptions(PartOptions):
     """Options of the fake workload."""
 
     n_items: int = Field(default=8, gt=0)
@@ -40,7 +40,7 @@ class FakeWorkload:
     name = "fake"
 
     def __init__(self, **options: Any) -> None:
-        self._options = parse_options(self.name, FakeOptions, options)
+        self._options = parse_options("workload", self.name, FakeOptions, options)
 
     def prepare(self) -> PreparedWorkload:
         """See `Workload`."""

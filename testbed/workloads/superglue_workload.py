@@ -11,8 +11,8 @@ from pydantic import Field
 from contract.errors import InvalidOptionError, WorkloadNotFoundError
 from contract.trial_result import TaskScore
 from contract.units import sha256_of
+from testbed.options import PartOptions, parse_options
 from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem
-from testbed.workloads.options import WorkloadOptions, parse_options
 from testbed.workloads.superglue_items import (
     HUB_REVISION,
     WAYS_OUT,
@@ -32,7 +32,7 @@ FOLDER_VARIABLE = "JOULEBED_SUPERGLUE_DIR"
 """Set for the child by `testbed serve --superglue-dir`."""
 
 
-class SuperGlueOptions(WorkloadOptions):
+class SuperGlueOptions(PartOptions):
     """Options of the SuperGLUE workload."""
 
     task: str
@@ -84,7 +84,7 @@ class SuperGlueWorkload:
     def __init__(
         self, *, environ: Mapping[str, str] | None = None, load_dataset: LoadDataset | None = None, **options: Any
     ) -> None:
-        self._options = parse_options(self.name, SuperGlueOptions, options)
+        self._options = parse_options("workload", self.name, SuperGlueOptions, options)
         self._task = find_task(self._options.task)
         self._environ = os.environ if environ is None else environ
         self._load_dataset = load_dataset

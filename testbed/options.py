@@ -1,4 +1,4 @@
-"""A workload's own options: declared as a model, refused with a message that lists them."""
+"""A part's own options: declared as a model, refused with a message that lists them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -8,22 +8,23 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract.errors import InvalidOptionError
 
 
-class WorkloadOptions(BaseModel):
-    """Base of all workloads' options: no unknown names, no silent conversion."""
+class PartOptions(BaseModel):
+    """Base of the options of engines and workloads: no unknown names, no silent conversion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-OptionsT = TypeVar("OptionsT", bound=WorkloadOptions)
+OptionsT = TypeVar("OptionsT", bound=PartOptions)
 
 
-def parse_options(workload: str, model: type[OptionsT], options: Mapping[str, Any]) -> OptionsT:
-    """Check a workload's options.
+def parse_options(seam: str, name: str, model: type[OptionsT], options: Mapping[str, Any]) -> OptionsT:
+    """Check the options that a spec gives to a part.
 
     Args:
-        workload: its registry name, for the message.
+        seam: `engine` or `workload`, for the message: the field of the spec.
+        name: the part's registry name.
         model: the options it knows.
-        options: as in `WorkloadSpec.options`.
+        options: as in the spec.
 
     Raises:
         InvalidOptionError: an unknown or missing option, or an impossible value; all of them are named.
@@ -31,11 +32,11 @@ def parse_options(workload: str, model: type[OptionsT], options: Mapping[str, An
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        known = ", ".join(model.model_fields)
+        known = ", ".join(model.model_fields) or "none"
         wrong = "; ".join(_tell(each) for each in error.errors())
         raise InvalidOptionError(
-            f"Workload {workload!r}: {wrong}. Known options: {known}. Change workload.options of the trial.",
-            workload=workload,
+            f"{seam.capitalize()} {name!r}: {wrong}. Known options: {known}. Change {seam}.options of the trial.",
+            name=name,
             known=list(model.model_fields),
         ) from error
 

@@ -1,0 +1,46 @@
+"""Checks that all engines share: what is installed, and what fits."""
+
+from contract.errors import InvalidRequestError
+
+
+def check_concurrency(wanted: int, loaded: int | None) -> None:
+    """See that `generate` may keep this many requests in flight.
+
+    Args:
+        wanted: requests in flight.
+        loaded: what the engine was loaded for; None when it is not loaded.
+
+    Raises:
+        InvalidRequestError: it is not loaded, or for fewer.
+    """
+    if loaded is None:
+        raise InvalidRequestError("The engine has no model: call load() before generate().")
+    if not 1 <= wanted <= loaded:
+        raise InvalidRequestError(
+            f"{wanted} requests in flight were asked for; the engine was loaded for 1 to {loaded}. "
+            "Raise engine.max_concurrency of the trial.",
+            wanted=wanted,
+            loaded=loaded,
+        )
+
+
+def prompt_too_long(request_id: str, n_prompt_tokens: int, max_model_len: int) -> InvalidRequestError:
+    """The error for a prompt that leaves no room for an answer."""
+    return InvalidRequestError(
+        f"Request {request_id!r} has a prompt of {n_prompt_tokens} tokens; the context holds {max_model_len}, of which "
+        "at least one is for the answer. Raise model.max_model_len, or leave out the item.",
+        request_id=request_id,
+        n_prompt_tokens=n_prompt_tokens,
+        max_model_len=max_model_len,
+    )
+
+
+def answer_cut_short(request_id: str, n_output_tokens: int, wanted: int, max_model_len: int) -> InvalidRequestError:
+    """The error for `ignore_eos` when prompt and `max_tokens` together exceed the context."""
+    return InvalidRequestError(
+        f"Request {request_id!r} asks for exactly {wanted} tokens (ignore_eos), but the context of {max_model_len} "
+        f"leaves room for {n_output_tokens} after its prompt. Raise model.max_model_len, or lower sampling.max_tokens.",
+        request_id=request_id,
+        n_output_tokens=n_output_tokens,
+        max_model_len=max_model_len,
+    )
