@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
-# pip knows a local wheel folder from its environment; uv must be told.
-FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+# Torch for the CPU: from a local wheel folder, which pip knows from its environment and uv must be told, else from
+# PyTorch's own index.
+TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 # Compile once at the installation: halves every start of a trial's process.
-INSTALL := UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy $(BIN)/uv pip install --python $(BIN)/python $(FIND_LINKS) -c constraints.txt
+INSTALL := UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy $(BIN)/uv pip install --python $(BIN)/python $(TORCH) -c constraints.txt
 
 .PHONY: quickstart test check clean
 
