@@ -7,7 +7,7 @@ UV_VERSION := 0.13.8
 # PyTorch's own index.
 TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 # Compile once at the installation: halves every start of a trial's process.
-INSTALL := UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy $(BIN)/uv pip install --python $(BIN)/python $(TORCH) -c constraints.txt
+INSTALL := UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --python $(BIN)/python $(TORCH) -c constraints.txt
 
 .PHONY: quickstart test check clean
 
