@@ -7,11 +7,10 @@ A real controller drives a real testbed process over HTTP on loopback, with the 
 warm (`lifetime: block`), no cooldown, the fake meter, durable commits, all artifacts fetched and verified.
 
 The overhead of a trial is the wall time from the end of the previous attempt to the end of its own (both as the
-controller reports them, after the commit), less the time in which the trial itself ran: from the first of its
-phases' starts to the last of their ends in its result (load, baseline, warm-up, measure), as the child's own
-monotonic clock saw them. What is left is everything else: claim, submission, long polls, the testbed's and the
-child's bookkeeping, collecting and scoring, result, artifacts, commits, acknowledgement. The first trial of each
-part is left out: it starts the engine.
+controller reports them, after the commit), less the time of the trial itself: from the child's start of it
+(`origin_s` in record.json) to when the testbed saw its end (`finished_at` in the result). What is left is everything
+else: claim, submission with its files, long poll, energy and checksums on the testbed, result, artifacts, commits,
+acknowledgement. The first trial of each part is left out: it starts the engine.
 
 With --rows N and without --full, the rows between the first and the last trials are marked as done in the database
 by copying a finished attempt: the table has its full size, its indexes too, without hours of waiting.
@@ -79,7 +78,8 @@ class FakeConfig(RunnerConfig):
 class Stopwatch(SilentView):
     """Notes the overhead of each trial, and stops the campaign after enough of them."""
 
-    def __init__(self, stop: StopRequest, n_trials: int) -> None:
+    def __init__(self, stop: StopRequest, artifacts: ArtifactFolder, n_trials: int) -> None:
+        self._artifacts = artifacts
         self.overheads_ms: list[float] = []
         self._stop = stop
         self._n_left = n_trials + 1
@@ -90,29 +90,30 @@ class Stopwatch(SilentView):
         if end.result is None:
             raise RuntimeError(f"a trial failed: {end.error}")
         if self._previous_s is not None:
-            self.overheads_ms.append(1000 * (now_s - self._previous_s - trial_s(end.result)))
+            folder = self._artifacts.folder(end.result.run_id, end.result.attempt_id)
+            self.overheads_ms.append(1000 * (now_s - self._previous_s - trial_s(folder, end.result)))
         self._previous_s = now_s
         self._n_left -= 1
         if self._n_left == 0:
             self._stop.request()
 
 
-def trial_s(result: TrialResult) -> float:
-    """How long the trial itself ran, by its own clock."""
-    starts = [window.start_s for window in result.phases]
-    ends = [window.start_s + window.duration_s for window in result.phases]
-    return max(ends) - min(starts)
+def trial_s(folder: Path, result: TrialResult) -> float:
+    """How long the child worked on the trial: load, phases, scoring, its files."""
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return result.finished_at.timestamp() - (record["origin_s"] + record["unix_minus_monotonic_s"])
 
 
 def drive(folder: Path, store: SqlStore, client: HttpClient, n_trials: int) -> list[float]:
     stop = StopRequest()
-    view = Stopwatch(stop, n_trials)
+    artifacts = ArtifactFolder(folder)
+    view = Stopwatch(stop, artifacts, n_trials)
     outcome = Controller(
         store,
         client,
         testbed="benchmark",
         cooldown=CooldownWait(FakeConfig.cooldown, lambda: client.node().temperatures),
-        artifacts=ArtifactFolder(folder),
+        artifacts=artifacts,
         view=view,
         stop=stop,
         export=lambda: _export(store, folder),

@@ -1,7 +1,6 @@
 """Where an attempt's files go: `results/EXPERIMENT/runs/RUN_ID/ATTEMPT_ID/`, verified before the attempt counts."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from contract.errors import ArtifactCorruptError, JouleBedError
@@ -10,8 +9,6 @@ from orchestrator.clients.base import TestbedClient
 
 RUNS = "runs"
 RESULT = "result.json"
-
-_FETCHES = 3
 
 
 class ArtifactFolder:
@@ -23,8 +20,6 @@ class ArtifactFolder:
 
     def __init__(self, experiment: Path) -> None:
         self._runs = experiment / RUNS
-        # Files are many and small: over a network, their round trips are better spent together.
-        self._pool = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
 
     def folder(self, run_id: str, attempt_id: str) -> Path:
         """Of one attempt; it may not exist yet."""
@@ -41,7 +36,7 @@ class ArtifactFolder:
             The attempt's folder: when it holds `result.json`, it holds everything.
 
         Raises:
-            ArtifactCorruptError: a file does not verify; the others are there.
+            ArtifactCorruptError: a file does not verify.
             JouleBedError: this machine cannot write them.
         """
         folder = self.folder(result.run_id, result.attempt_id)
@@ -52,14 +47,8 @@ class ArtifactFolder:
                     f"The testbed lists an artifact named {RESULT}, which is the orchestrator's own. "
                     "Upgrade joulebed on the testbed."
                 )
-            fetches = [
-                self._pool.submit(client.fetch_artifact, result.attempt_id, artifact, folder / artifact.name)
-                for artifact in result.artifacts
-            ]
-            # All of them end before the first error is raised: none may write behind the caller's back.
-            wait(fetches)
-            for fetch in fetches:
-                fetch.result()
+            for artifact in result.artifacts:
+                client.fetch_artifact(result.attempt_id, artifact, folder / artifact.name)
             _write(folder / RESULT, result.model_dump_json(indent=1) + "\n")
             _sync_names(folder)
         except OSError as error:

@@ -7,6 +7,7 @@ of them, submission is idempotent, and a result stays on the testbed until it is
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from contract.attempt_state import AttemptState, RunState, may_follow
@@ -95,6 +96,8 @@ class Controller:
         self._next_export_s = clock() + settings.export_every_s
         self._renewed_s = clock()
         self._streak = FailureStreak()
+        # One thread: the next trial need not wait for what the testbed does with the last one's files.
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="acknowledge")
         self._unacknowledged: list[str] = []
         self._claim: Claim | None = None
         self._recorded = AttemptState.CLAIMED
@@ -122,7 +125,8 @@ class Controller:
                 f"Stopped after {len(self._streak.runs)} runs."
             )
         if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
-            self._acknowledge()
+            self._background.submit(self._acknowledge)
+        self._background.shutdown()
         self._export()
         return CampaignOutcome(ending, message, self._store.counts())
 
@@ -272,7 +276,7 @@ class Controller:
             _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
         self._end(claim, result.state, result=result, error=result.error)
         self._unacknowledged.append(claim.attempt_id)
-        self._acknowledge()
+        self._background.submit(self._acknowledge)
 
     def _acknowledge(self) -> None:
         while self._unacknowledged:

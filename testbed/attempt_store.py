@@ -54,6 +54,8 @@ class AttemptStore:
                 "its own with --data-dir.",
                 path=str(self.data_dir),
             ) from error
+        # Results never change, and each is asked for once per artifact.
+        self._last_result: TrialResult | None = None
         self._remove_halves()
         acknowledged = [path.parent for path in self._attempts.glob(f"*/{attempt_folder.ACKNOWLEDGED}")]
         acknowledged.sort(key=lambda folder: (folder / attempt_folder.ACKNOWLEDGED).stat().st_mtime_ns)
@@ -114,10 +116,15 @@ class AttemptStore:
 
     def result(self, attempt_id: str) -> TrialResult | None:
         """The result; None where there is none yet, or the file is damaged."""
+        known = self._last_result
+        if known is not None and known.attempt_id == attempt_id:
+            return known
         try:
-            return TrialResult.model_validate_json((self.folder(attempt_id) / attempt_folder.RESULT).read_bytes())
+            data = (self.folder(attempt_id) / attempt_folder.RESULT).read_bytes()
+            self._last_result = TrialResult.model_validate_json(data)
         except (FileNotFoundError, ValidationError):
             return None
+        return self._last_result
 
     def artifact_path(self, result: TrialResult, name: str) -> Path:
         """Where an artifact is. Only names that the result lists are looked up, so no request chooses a path.

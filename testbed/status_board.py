@@ -12,6 +12,9 @@ from testbed.clock import Clock, utc_now
 
 _log = logging.getLogger(__name__)
 
+COALESCE_S = 0.05
+"""Changes that come this soon after one another are answered together: a poll costs both nodes more than the wait."""
+
 
 class StatusBoard:
     """The statuses of all attempts that are kept. Thread-safe.
@@ -55,19 +58,23 @@ class StatusBoard:
         return status
 
     def wait(self, attempt_id: str, after_version: int, wait_s: float) -> AttemptStatus:
-        """The status, as soon as its version exceeds the given one, or it is final, or the time is over.
+        """The status: at once when it is final, else when its version has exceeded the given one for `COALESCE_S`, or
+        the time is over.
 
         Raises:
             AttemptNotFoundError: see `get`.
         """
         end_s = time.monotonic() + wait_s
         with self.changed:
+            is_news = False
             while True:
                 status = self.get(attempt_id)
-                left_s = end_s - time.monotonic()
-                if status.version > after_version or status.state.is_final or left_s <= 0 or self._is_closing:
+                now_s = time.monotonic()
+                if not is_news and status.version > after_version:
+                    is_news, end_s = True, min(end_s, now_s + COALESCE_S)
+                if status.state.is_final or self._is_closing or now_s >= end_s:
                     return status
-                self.changed.wait(left_s)
+                self.changed.wait(end_s - now_s)
 
     def put(self, status: AttemptStatus) -> None:
         """Add an attempt whose status is on disk already."""
