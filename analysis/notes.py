@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _METHODS = {
     EnergyMethod.COUNTER: "counter: difference of a cumulative hardware counter.",
     EnergyMethod.SAMPLED: "sampled: power readings, integrated over time.",
-    EnergyMethod.ESTIMATE: "estimate: not measured, but CPU time x stated watts: to try things out, not for a claim.",
+    EnergyMethod.ESTIMATE: "estimate: not measured: to try things out, not for a claim.",
 }
 
 _SHOWN = 4

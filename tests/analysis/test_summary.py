@@ -45,7 +45,7 @@ def test_the_quickstart_table(quickstart: Any) -> None:
     assert text.count("not distinguishable from chance") == 4
     for said in (
         "12 of 12 runs are counted; 3 runs planned per treatment.",
-        "estimate: not measured, but CPU time x stated watts",
+        "estimate: not measured: to try things out",
         "The meter says: CPU time x 15 W per busy core.",
         "Net energy is not given: no idle baseline was measured",
         "not independent: accuracy interval and test use one repetition's items.",
