@@ -47,7 +47,8 @@ class RunnerConfig(Base):
                 concurrency=treatment["concurrency"],
                 options={{"n_items": 8, "prompt_words": treatment["words"]}},
             ),
-            meter=MeterSpec(name="{meter}", period_s=0.05),
+            # Long, so that a busy machine makes no gaps, which would doubt the runs.
+            meter=MeterSpec(name="{meter}", period_s=1.0),
         )
 """
 

@@ -45,7 +45,7 @@ def fake_spec(tokens_per_s: float = 2000.0, lifetime: str = "trial") -> TrialSpe
         ),
         sampling=SamplingSpec(max_tokens=16),
         workload=WorkloadSpec(name="fake", options={"n_items": 8}),
-        meter=MeterSpec(name="fake", period_s=0.05),
+        meter=MeterSpec(name="fake", period_s=1.0),
     )
 
 
