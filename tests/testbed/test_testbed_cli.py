@@ -131,14 +131,14 @@ class TestServe:
 
     @pytest.mark.parametrize("lifetime", ["trial", "block"])
     def test_killed_in_mid_trial_and_started_again_finishes_it_once(self, served: Served, lifetime: str) -> None:
-        served.submit("a1", fake_spec(tokens_per_s=40.0, lifetime=lifetime))
+        served.submit("a1", fake_spec(tokens_per_s=8.0, lifetime=lifetime))
         before = served.wait("a1", AttemptState.MEASURING)
         assert before.state is AttemptState.MEASURING
         child = served.child("a1")
         served.process.kill()
         served.process.wait()
         served.start()
-        again = served.submit("a1", fake_spec(tokens_per_s=40.0, lifetime=lifetime))
+        again = served.submit("a1", fake_spec(tokens_per_s=8.0, lifetime=lifetime))
         assert not again.state.is_final
         assert again.version > before.version
         final = served.wait("a1")
