@@ -15,7 +15,7 @@ import numpy as np
 
 from contract.errors import LogFormatError
 from contract.trial_result import EnergyMethod
-from energy.trace import FloatArray, Trace
+from energy.trace import FloatArray, Gauge, Trace
 
 SOURCE = "energibridge"
 
@@ -59,11 +59,13 @@ class EnergiBridgeLog:
         traces: times in unix seconds.
         n_rows: rows used, the shared first `Time` counted once.
         notes: what was tolerated, in words.
+        gauges: GPU temperature, utilisation and memory, where they are logged.
     """
 
     traces: tuple[Trace, ...]
     n_rows: int
     notes: tuple[str, ...]
+    gauges: tuple[Gauge, ...] = ()
 
 
 def read_energibridge_log(

@@ -43,3 +43,40 @@ class Trace:
     def __post_init__(self) -> None:
         if self.time_s.shape != self.values.shape or self.time_s.ndim != 1:
             raise ValueError(f"time_s {self.time_s.shape} and values {self.values.shape} must be equal vectors")
+
+
+Quantity = Literal[
+    "temp_c",
+    "clock_mhz",
+    "memory_clock_mhz",
+    "utilisation",
+    "memory_used_bytes",
+    "power_limit_w",
+    "throttle_reasons",
+    "foreign_processes",
+    "fan_rpm",
+]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Samples of what is not energy: the conditions under which a domain drew it.
+
+    Attributes:
+        domain: as in `Trace.domain`; a thermal zone that belongs to none has its own name.
+        quantity: names the unit; `utilisation` is 0 to 1, `throttle_reasons` NVML's bit mask, `foreign_processes` a
+            count.
+        source: meter that took the samples.
+        time_s: shape (n,), seconds, non-decreasing, on the clock of the traces.
+        values: shape (n,).
+    """
+
+    domain: str
+    quantity: Quantity
+    source: str
+    time_s: FloatArray = field(repr=False)
+    values: FloatArray = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.time_s.shape != self.values.shape or self.time_s.ndim != 1:
+            raise ValueError(f"time_s {self.time_s.shape} and values {self.values.shape} must be equal vectors")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contract.trial_result import TemperatureReading
-from energy.trace import Trace
+from energy.trace import Gauge, Trace
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,14 @@ class MeterReport:
         sampler_cpu_s: CPU seconds that sampling cost (thread or process); None if it cannot be told.
         settings: what is needed to repeat it, such as program version, period taken, assumptions of an estimate.
         warnings: in words; they end up among the record's suspect reasons.
+        gauges: temperatures, clocks and the like, sampled beside the energy; the validity rules look at them.
     """
 
     traces: tuple[Trace, ...]
     sampler_cpu_s: float | None
     settings: Mapping[str, str | float | int | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
 
 
 class Meter(Protocol):
