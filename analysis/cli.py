@@ -49,6 +49,27 @@ def summary(
     print_summary(result, Console(highlight=False))
 
 
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="Results of Experiment Runner, or any folder with EnergiBridge logs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, for programs.")] = False,
+    table: Annotated[
+        list[Path] | None, typer.Option(help="One more run table to check; may be repeated. Those in it are found.")
+    ] = None,
+    all_runs: Annotated[bool, typer.Option("--all-runs", help="List runs without a remark too.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="Print the columns of a published recipe instead, as a CSV: published.")
+    ] = None,
+) -> None:
+    """Find wrong joules: compute every run again from its log, and check the run tables against it."""
+    from analysis.audit.command import audit_command, recipe_command
+
+    if recipe is not None:
+        recipe_command(folder, recipe, as_json=as_json)
+    else:
+        audit_command(folder, table or [], as_json=as_json, all_runs=all_runs)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

@@ -60,12 +60,14 @@ class EnergiBridgeLog:
         n_rows: rows used, the shared first `Time` counted once.
         notes: what was tolerated, in words.
         gauges: GPU temperature, utilisation and memory, where they are logged.
+        n_duplicates: rows left out because the next one has the same `Time`; the first pair always has.
     """
 
     traces: tuple[Trace, ...]
     n_rows: int
     notes: tuple[str, ...]
     gauges: tuple[Gauge, ...] = ()
+    n_duplicates: int = 0
 
 
 def read_energibridge_log(
@@ -103,7 +105,7 @@ def read_energibridge_log(
             traces.append(replace(trace, method=method or trace.method, note=words))
     if not traces:
         raise _error(path, 1, "no column holds energy or power. Has EnergiBridge access to the sensors?")
-    return EnergiBridgeLog(tuple(traces), int(keep.sum()), tuple(notes))
+    return EnergiBridgeLog(tuple(traces), int(keep.sum()), tuple(notes), n_duplicates=int((~keep).sum()))
 
 
 def _read_rows(path: Path, separator: str) -> tuple[list[str], list[list[str]], list[str]]:

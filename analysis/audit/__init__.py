@@ -1,0 +1,1 @@
+"""Finds wrong joules in results that others, or older tools, have left."""
