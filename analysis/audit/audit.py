@@ -15,6 +15,7 @@ from contract.errors import UsageError
 
 _OVERLAP_S = 1.0
 _LOAD_SHARE = 0.01
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -145,26 +146,11 @@ def _run_findings(runs: Sequence[RunAudit]) -> list[str]:
     broken = [run for run in runs if run.problem]
     if broken:
         words.append(f"{len(broken)} runs have no figures, such as {broken[0].run_id}: {broken[0].problem}")
-    twins: dict[str, list[str]] = {}
-    for run in runs:
-        if run.log_sha256 is not None:
-            twins.setdefault(run.log_sha256, []).append(run.run_id)
-    words += [
-        f"Stale file: {' and '.join(names)} have the same log, byte for byte."
-        for names in twins.values()
-        if len(names) > 1
-    ]
-    by_time = sorted((run for run in runs if run.whole), key=lambda run: run.started_unix_s or 0.0)
-    for first, second in pairwise(by_time):
-        assert first.whole is not None and first.started_unix_s is not None and second.started_unix_s is not None
-        overlap_s = first.started_unix_s + first.whole.duration_s - second.started_unix_s
-        if overlap_s > _OVERLAP_S and first.log_sha256 != second.log_sha256:
-            words.append(
-                f"{first.run_id} and {second.run_id} overlap by {overlap_s:.0f} s: each measured the other too."
-            )
+    words += _twin_findings(runs)
+    words += _overlap_findings(runs)
     wrapped = [run for run in runs if run.n_wraps]
     if wrapped:
-        names = ", ".join(run.run_id for run in wrapped[:5]) + (", ..." if len(wrapped) > 5 else "")
+        names = _listed([run.run_id for run in wrapped])
         words.append(f"The counter wrapped in {len(wrapped)} of {len(runs)} runs ({names}); here it is unwound.")
     words += _scope_findings(runs)
     gaps = [run for run in runs if run.n_gaps]
@@ -181,6 +167,41 @@ def _run_findings(runs: Sequence[RunAudit]) -> list[str]:
     if len(notes) > 10:
         words.append(f"{len(notes) - 10} more warnings are in --json.")
     return words
+
+
+def _twin_findings(runs: Sequence[RunAudit]) -> list[str]:
+    """Logs that are in several folders."""
+    by_log: dict[str, list[str]] = {}
+    for run in runs:
+        if run.log_sha256 is not None:
+            by_log.setdefault(run.log_sha256, []).append(run.run_id)
+    twins = [names for names in by_log.values() if len(names) > 1]
+    if not twins:
+        return []
+    n_runs = sum(len(names) for names in twins)
+    return [
+        f"Stale file: {n_runs} runs share {len(twins)} log{'s' if len(twins) > 1 else ''}, byte for byte, "
+        f"such as {_listed(twins[0])}."
+    ]
+
+
+def _overlap_findings(runs: Sequence[RunAudit]) -> list[str]:
+    """Runs that were measured at the same time; copies of one log are told elsewhere."""
+    by_time = sorted((run for run in runs if run.whole), key=lambda run: run.started_unix_s or 0.0)
+    overlaps = []
+    for first, second in pairwise(by_time):
+        if first.whole is None or first.started_unix_s is None or second.started_unix_s is None:
+            continue
+        overlap_s = first.started_unix_s + first.whole.duration_s - second.started_unix_s
+        if overlap_s > _OVERLAP_S and first.log_sha256 != second.log_sha256:
+            overlaps.append(f"{first.run_id} and {second.run_id} by {overlap_s:.0f} s")
+    if not overlaps:
+        return []
+    return [f"Runs overlap in time, each measured the other too: {_listed(overlaps)}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
 def _scope_findings(runs: Sequence[RunAudit]) -> list[str]:

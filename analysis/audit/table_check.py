@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +95,7 @@ class ColumnCheck:
                 times = f" ({cells[0].text}: {cells[0].note})"
             where = {"window": " (prompts alone)", "whole": " (whole log, model load and all)"}.get(scope, "")
             if cause in ("lost_sign", "negative") and not scope:
-                where = " (they have no log; their repetitions tell)"
+                where = " (no log tells; their repetitions do)"
             words.append(f"{len(cells)}: {CAUSES[cause]}{where}{times}")
         n_unchecked = len(self.cells) - len(checked)
         if n_unchecked:
@@ -236,15 +236,13 @@ def _find_stale(
             twin = next((run_id for run_id, other in others.items() if _off(value, other) <= _EXACT), None)
             if twin is not None and twin != cell.run_id:
                 note = f"exactly the figure of {twin}"
-                cell = CellCheck(
-                    cell.run_id, cell.text, value, cell.truth, cell.factor, "wrong", "stale_file", "", note
-                )
+                cell = replace(cell, verdict="wrong", cause="stale_file", scope="", note=note)
         found.append(cell)
     return found
 
 
 def _find_wraps_by_neighbours(cells: list[CellCheck]) -> list[CellCheck]:
-    """Rows without a log: a figure far from its repetitions' that a lost wrap would bring back among them."""
+    """Figures that no log explains, far from their repetitions': a wrap would bring them back among these."""
     by_run: dict[str, list[float]] = {}
     for cell in cells:
         if cell.value is not None and cell.cause not in ("lost_sign", "negative"):
@@ -252,13 +250,13 @@ def _find_wraps_by_neighbours(cells: list[CellCheck]) -> list[CellCheck]:
     found = []
     for cell in cells:
         usual = statistics.median(by_run.get(run_number(cell.run_id), [0.0]))
-        if cell.verdict == "unchecked" and cell.value is not None and usual > 0 and len(by_run) > 0:
+        if (cell.verdict == "unchecked" or cell.cause == "unknown") and cell.value is not None and usual > 0:
             wrap_j = next((m for m in ENERGIBRIDGE_WRAPS_J if _off(m - abs(cell.value), usual) < 0.25), None)
             if wrap_j is not None and not 0.4 < cell.value / usual < 2.5:
                 actual_j = wrap_j - abs(cell.value)
                 cause = "lost_sign" if cell.value > 0 else "negative"
-                note = f"no log; {wrap_j:.0f} J less it is {actual_j:.0f} J, as its repetitions are"
-                cell = CellCheck(cell.run_id, cell.text, cell.value, None, None, "wrong", cause, "", note)
+                note = f"{wrap_j:.0f} J less the figure is {actual_j:.0f} J, as its repetitions are"
+                cell = replace(cell, verdict="wrong", cause=cause, note=note)
         found.append(cell)
     return found
 

@@ -54,14 +54,15 @@ def test_one_log_in_two_folders_is_a_stale_file(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     first, second = campaign.add_run(0, 0), campaign.add_run(0, 1)
     shutil.copytree(first, second, dirs_exist_ok=True)
-    assert "run_0_repetition_0 and run_0_repetition_1 have the same log" in words(audit_folder(tmp_path))
+    said = words(audit_folder(tmp_path))
+    assert "2 runs share 1 log, byte for byte, such as run_0_repetition_0, run_0_repetition_1" in said
 
 
 def test_runs_that_overlap_measured_each_other(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     campaign.add_run(0, 0, start_ms=MIDNIGHT_MS)
     campaign.add_run(1, 0, start_ms=MIDNIGHT_MS + 50_000)
-    assert "overlap by 62 s" in words(audit_folder(tmp_path))
+    assert "run_0_repetition_0 and run_1_repetition_0 by 62 s" in words(audit_folder(tmp_path))
 
 
 def test_a_broken_run_costs_only_itself(tmp_path: Path) -> None:
