@@ -79,6 +79,14 @@ class UnauthorizedError(JouleBedError):
     http_status = 401
 
 
+class TooManyFailuresError(JouleBedError):
+    """Too many wrong tokens came from one address: it has to wait."""
+
+    code = "too_many_failures"
+    http_status = 429
+    retryable = True
+
+
 class ProtocolMismatchError(JouleBedError):
     """The two nodes speak different versions of the contract."""
 

@@ -32,6 +32,8 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token. Else JOULEBED_TOKEN; else, on loopback, a new one.")
     ] = None,
+    certfile: Annotated[Path | None, typer.Option(help="Certificate for TLS, PEM; with --keyfile.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its private key, PEM, without a passphrase.")] = None,
     meter: Annotated[str, typer.Option(help="What the meter name `auto` stands for.")] = "auto",
     superglue_dir: Annotated[
         Path | None, typer.Option(help="Folder with SuperGLUE items: TASK/SPLIT.jsonl in SuperGLUE's schema.")
@@ -44,7 +46,7 @@ def serve(
     """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
     # Imported here: `--help` must not wait for a web framework.
     from testbed.node import TestbedNode
-    from testbed.server import TOKEN_VARIABLE, bind, choose_token, url_of
+    from testbed.server import TOKEN_VARIABLE, bind, choose_token, load_certificate, url_of
     from testbed.server import serve as serve_node
 
     if log_level not in _LOG_LEVELS:
@@ -58,6 +60,7 @@ def serve(
             raise UsageError(f"There is no folder {superglue_dir}. Give --superglue-dir the one with TASK/*.jsonl.")
         child_env[SUPERGLUE_VARIABLE] = str(superglue_dir.resolve())
     token, token_path = choose_token(host, token_file, os.environ.pop(TOKEN_VARIABLE, None), data_dir)
+    certificate = load_certificate(certfile, keyfile)
     bound = bind(host, port)
     try:
         # Until the server handles signals, they end the process by way of the clean-up below.
@@ -66,10 +69,12 @@ def serve(
         node = TestbedNode.open(data_dir, default_meter=meter, child_env=child_env)
         try:
             console = Console(stderr=True)
-            console.print(f"Testbed on {url_of(bound)}, attempts in {data_dir}", highlight=False, soft_wrap=True)
+            console.print(
+                f"Testbed on {url_of(bound, certificate)}, attempts in {data_dir}", highlight=False, soft_wrap=True
+            )
             if token_path is not None:
                 console.print(f"The orchestrator needs the token in {token_path}", highlight=False, soft_wrap=True)
-            serve_node(node, bound, token, ready_file=ready_file, log_level=log_level)
+            serve_node(node, bound, token, ready_file=ready_file, log_level=log_level, certificate=certificate)
         finally:
             node.close()
             if ready_file is not None:

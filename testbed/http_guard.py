@@ -2,6 +2,8 @@
 
 import hmac
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -9,8 +11,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract import routes
-from contract.errors import ErrorBody, InvalidRequestError, JouleBedError, ProtocolMismatchError, UnauthorizedError
+from contract.errors import (
+    ErrorBody,
+    InvalidRequestError,
+    JouleBedError,
+    ProtocolMismatchError,
+    TooManyFailuresError,
+    UnauthorizedError,
+)
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
+from testbed.failed_logins import FailedLogins
 
 MAX_BODY_BYTES = 1024 * 1024
 """A spec has a few kilobytes."""
@@ -23,10 +33,18 @@ class Guard:
         app: what is guarded.
         token: the bearer token.
         max_body_bytes: larger request bodies are refused unread.
+        now_s: monotonic seconds, for the limit on failures.
     """
 
-    def __init__(self, app: ASGIApp, token: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
+        self._failed = FailedLogins(now_s)
         self._token = token.encode()
         self._max_body_bytes = max_body_bytes
 
@@ -40,9 +58,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers)
+        address = str((scope.get("client") or ("unknown",))[0])
+        wait_s = self._failed.wait_s(address)
+        refusal = _too_many(wait_s) if wait_s > 0 else self._refusal(headers, address)
         if refusal is not None:
-            extra = {"WWW-Authenticate": "Bearer"} if isinstance(refusal, UnauthorizedError) else {}
+            extra = {}
+            if isinstance(refusal, UnauthorizedError):
+                extra = {"WWW-Authenticate": "Bearer"}
+            elif wait_s > 0:
+                extra = {"Retry-After": str(math.ceil(wait_s))}
             await error_response(refusal.body(), refusal.http_status, extra)(scope, receive, send)
             return
         body = await self._read(headers, receive)
@@ -52,15 +76,17 @@ class Guard:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    def _refusal(self, headers: Headers) -> JouleBedError | None:
+    def _refusal(self, headers: Headers, address: str) -> JouleBedError | None:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         # Both conditions are always computed, and the comparison takes the same time for every token.
         is_token = hmac.compare_digest(token.strip().encode("latin-1", "replace"), self._token)
         if not is_token or scheme.lower() != "bearer":
+            self._failed.note_failure(address)
             return UnauthorizedError(
                 "The bearer token is missing or wrong. Give the orchestrator the token that this testbed was started "
                 "with (its token file, or JOULEBED_TOKEN)."
             )
+        self._failed.note_success(address)
         theirs = headers.get(PROTOCOL_HEADER)
         if theirs != str(PROTOCOL_VERSION):
             return ProtocolMismatchError(
@@ -87,6 +113,12 @@ class Guard:
                 return None
             if not message.get("more_body", False):
                 return bytes(body)
+
+
+def _too_many(wait_s: float) -> TooManyFailuresError:
+    return TooManyFailuresError(
+        f"Too many requests with a wrong token came from this address. Wait {wait_s:.0f} s, and check the token."
+    )
 
 
 def error_response(body: ErrorBody, status: int, headers: dict[str, str] | None = None) -> Response:

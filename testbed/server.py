@@ -7,8 +7,10 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import stat
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +29,14 @@ TOKEN_VARIABLE = "JOULEBED_TOKEN"
 _MIN_TOKEN_CHARACTERS = 16
 _KEEP_ALIVE_S = 120
 _GRACEFUL_S = 3
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Files for TLS, both PEM."""
+
+    certfile: Path
+    keyfile: Path
 
 
 def is_loopback(host: str) -> bool:
@@ -140,13 +150,42 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, certificate: Certificate | None = None) -> str:
     """The URL of a bound socket, as a client of this machine's would write it."""
+    scheme = "http" if certificate is None else "https"
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
 
 
-def serve(node: TestbedNode, bound: socket.socket, token: str, *, ready_file: Path | None, log_level: str) -> None:
+def load_certificate(certfile: Path | None, keyfile: Path | None) -> Certificate | None:
+    """The files for TLS, tried before anything listens; None without them.
+
+    Raises:
+        UsageError: one of two is missing, cannot be read, or they do not belong together.
+    """
+    if certfile is None and keyfile is None:
+        return None
+    if certfile is None or keyfile is None:
+        raise UsageError("TLS needs both --certfile and --keyfile.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"The certificate {certfile} and the key {keyfile} cannot be used ({error}). Both are PEM files, the key "
+            "without a passphrase, and belong together."
+        ) from error
+    return Certificate(certfile, keyfile)
+
+
+def serve(
+    node: TestbedNode,
+    bound: socket.socket,
+    token: str,
+    *,
+    ready_file: Path | None,
+    log_level: str,
+    certificate: Certificate | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; returns when all answers are sent. The node is the caller's to close.
 
     Args:
@@ -155,6 +194,7 @@ def serve(node: TestbedNode, bound: socket.socket, token: str, *, ready_file: Pa
         token: of all routes but LIVE.
         ready_file: replaced by {"url": ..., "pid": ...} as soon as requests are answered.
         log_level: uvicorn's.
+        certificate: for TLS; None serves plain HTTP.
     """
     config = uvicorn.Config(
         create_app(node, token),
@@ -167,8 +207,10 @@ def serve(node: TestbedNode, bound: socket.socket, token: str, *, ready_file: Pa
         # The orchestrator keeps one connection over a campaign, cooldowns included.
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACEFUL_S,
+        ssl_certfile=certificate.certfile if certificate else None,
+        ssl_keyfile=certificate.keyfile if certificate else None,
     )
-    server = _Server(config, node, url_of(bound), ready_file)
+    server = _Server(config, node, url_of(bound, certificate), ready_file)
     # uvicorn raises the signal again when it is done; the node must still be closed after that.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
