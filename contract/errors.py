@@ -180,6 +180,13 @@ class ModelNotFoundError(JouleBedError):
     http_status = 422
 
 
+class ModelNotAllowedError(JouleBedError):
+    """The testbed's allow-list does not have this model."""
+
+    code = "model_not_allowed"
+    http_status = 422
+
+
 class ModelLoadError(JouleBedError):
     """The engine could not load the model."""
 

@@ -38,6 +38,13 @@ def serve(
     superglue_dir: Annotated[
         Path | None, typer.Option(help="Folder with SuperGLUE items: TASK/SPLIT.jsonl in SuperGLUE's schema.")
     ] = None,
+    allow_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model source that may be loaded, such as 'hf:meta-llama/*' or 'path:/models'; may be repeated. "
+            "By default package:*, hf:* and fake:*."
+        ),
+    ] = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="Written once requests are answered: JSON with url and pid.")
     ] = None,
@@ -45,6 +52,7 @@ def serve(
 ) -> None:
     """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
     # Imported here: `--help` must not wait for a web framework.
+    from testbed.model_policy import DEFAULT, ModelPolicy
     from testbed.node import TestbedNode
     from testbed.server import TOKEN_VARIABLE, bind, choose_token, load_certificate, url_of
     from testbed.server import serve as serve_node
@@ -66,7 +74,9 @@ def serve(
         # Until the server handles signals, they end the process by way of the clean-up below.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
-        node = TestbedNode.open(data_dir, default_meter=meter, child_env=child_env)
+        node = TestbedNode.open(
+            data_dir, default_meter=meter, child_env=child_env, models=ModelPolicy(tuple(allow_model or DEFAULT))
+        )
         try:
             console = Console(stderr=True)
             console.print(

@@ -17,6 +17,7 @@ from testbed.launcher import Launcher
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
+from testbed.model_policy import ModelPolicy
 from testbed.node_parts import NodeParts
 from testbed.supervisor import Timing
 from testbed.workloads.registry import WORKLOADS
@@ -31,6 +32,7 @@ def node_parts(
     env: Mapping[str, str],
     idle_s: float = 600.0,
     timing: Timing = Timing(),  # noqa: B008 (frozen)
+    models: ModelPolicy = ModelPolicy(),  # noqa: B008 (frozen)
 ) -> NodeParts:
     """The real parts.
 
@@ -40,10 +42,16 @@ def node_parts(
         env: environment of the children.
         idle_s: an unused warm engine is freed after this time.
         timing: patience of supervisors.
+        models: which ones may be loaded.
 
     Raises:
         UnknownNameError: no such default meter.
     """
+
+    def check(spec: TrialSpec) -> None:
+        check_names(spec)
+        models.check(spec.model)
+
     _check_name("meter", default_meter, [AUTO, *METERS.names])
     clock = SystemClock()
     selector = MeterSelector(default_meter)
@@ -52,7 +60,7 @@ def node_parts(
         software_version=metadata.version("joulebed"),
         capabilities=lambda: look(ENGINES, METERS, WORKLOADS),
         thermometer=SystemThermometer(),
-        check=check_names,
+        check=check,
         choose_meters=lambda spec: selector.choose(spec).names,
         launcher=Launcher(data_dir, env, clock, idle_s=idle_s),
         collect=collect,

@@ -33,6 +33,7 @@ from testbed.attempt_folder import Progress
 from testbed.attempt_store import AttemptStore
 from testbed.child_process import RunningTrial
 from testbed.clock import utc_now
+from testbed.model_policy import ModelPolicy
 from testbed.node_parts import NodeParts
 from testbed.recovery import find_again, find_attempts
 from testbed.status_board import StatusBoard
@@ -76,6 +77,7 @@ class TestbedNode:
         keep_acknowledged: int = 50,
         idle_s: float = 600.0,
         timing: Timing = Timing(),  # noqa: B008 (frozen)
+        models: ModelPolicy = ModelPolicy(),  # noqa: B008 (frozen)
     ) -> "TestbedNode":
         """A node of real parts on this machine.
 
@@ -86,6 +88,7 @@ class TestbedNode:
             keep_acknowledged: how many acknowledged attempts stay on disk.
             idle_s: an unused warm engine is freed after this time.
             timing: patience of supervisors.
+            models: which ones may be loaded.
 
         Raises:
             UsageError: the data folder cannot be used.
@@ -95,7 +98,9 @@ class TestbedNode:
         from testbed.composition import node_parts
 
         env = {**os.environ, **(child_env or {})}
-        parts = node_parts(data_dir.resolve(), default_meter=default_meter, env=env, idle_s=idle_s, timing=timing)
+        parts = node_parts(
+            data_dir.resolve(), default_meter=default_meter, env=env, idle_s=idle_s, timing=timing, models=models
+        )
         return cls(AttemptStore(data_dir, keep_acknowledged=keep_acknowledged), parts)
 
     def check(self, specs: Sequence[TrialSpec]) -> CheckReport:
