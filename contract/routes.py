@@ -11,6 +11,7 @@
 | GET RESULT | -> TrialResult; 409 before the end |
 | GET ARTIFACT | -> bytes; honours Range |
 | POST ACKNOWLEDGEMENT | the orchestrator holds result and artifacts: the testbed may prune them -> AttemptStatus |
+| GET METRICS | -> Prometheus' text format; needs no protocol header |
 | GET TELEMETRY | -> server-sent events, each a TelemetrySample |
 
 Every error answer is an ErrorBody. Every request carries `Authorization: Bearer TOKEN` and the protocol header.
@@ -23,6 +24,7 @@ ATTEMPT = "/v1/attempts/{attempt_id}"
 RESULT = "/v1/attempts/{attempt_id}/result"
 ARTIFACT = "/v1/attempts/{attempt_id}/artifacts/{name}"
 ACKNOWLEDGEMENT = "/v1/attempts/{attempt_id}/acknowledgement"
+METRICS = "/metrics"
 TELEMETRY = "/v1/telemetry"
 
 MAX_WAIT_S = 30.0

@@ -18,6 +18,7 @@ from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION, Identifier, WireModel
 from testbed.http_guard import MAX_BODY_BYTES, Guard, error_response
 from testbed.node import TestbedNode
+from testbed.prometheus import CONTENT_TYPE, exposition
 
 _TELEMETRY_PERIOD_S = 1.0
 _MAX_LONG_POLLS = 64
@@ -97,6 +98,10 @@ def create_app(
     @app.post(routes.ACKNOWLEDGEMENT, response_model=AttemptStatus)
     def acknowledge(attempt_id: Identifier) -> Response:
         return _json(node.acknowledge(attempt_id))
+
+    @app.get(routes.METRICS, response_class=Response)
+    def metrics() -> Response:
+        return Response(exposition(node), media_type=CONTENT_TYPE)
 
     @app.get(routes.TELEMETRY, response_class=StreamingResponse)
     async def telemetry() -> Response:

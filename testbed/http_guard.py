@@ -60,7 +60,7 @@ class Guard:
         headers = Headers(scope=scope)
         address = str((scope.get("client") or ("unknown",))[0])
         wait_s = self._failed.wait_s(address)
-        refusal = _too_many(wait_s) if wait_s > 0 else self._refusal(headers, address)
+        refusal = _too_many(wait_s) if wait_s > 0 else self._refusal(headers, address, scope["path"])
         if refusal is not None:
             extra = {}
             if isinstance(refusal, UnauthorizedError):
@@ -76,7 +76,7 @@ class Guard:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    def _refusal(self, headers: Headers, address: str) -> JouleBedError | None:
+    def _refusal(self, headers: Headers, address: str, path: str) -> JouleBedError | None:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         # Both conditions are always computed, and the comparison takes the same time for every token.
         is_token = hmac.compare_digest(token.strip().encode("latin-1", "replace"), self._token)
@@ -88,7 +88,8 @@ class Guard:
             )
         self._failed.note_success(address)
         theirs = headers.get(PROTOCOL_HEADER)
-        if theirs != str(PROTOCOL_VERSION):
+        # A monitoring system speaks no protocol of ours.
+        if path != routes.METRICS and theirs != str(PROTOCOL_VERSION):
             return ProtocolMismatchError(
                 f"This testbed speaks protocol version {PROTOCOL_VERSION}, the request "
                 f"{'names none' if theirs is None else 'speaks ' + repr(theirs[:20])}. "

@@ -32,9 +32,10 @@ class ModelPolicy:
             ModelNotAllowedError: says how to allow it.
         """
         if not any(_allows(pattern, model.source) for pattern in self.patterns):
+            allow = f"testbed serve --allow-model '{_suggestion(model.source)}'"
             raise ModelNotAllowedError(
-                f"This testbed may not load {model.source!r}. Its administrator allows it with "
-                f"`testbed serve --allow-model '{_suggestion(model.source)}'`; allowed now: {', '.join(self.patterns)}.",
+                f"This testbed may not load {model.source!r}. Its administrator allows it with `{allow}`; allowed now: "
+                f"{', '.join(self.patterns)}.",
                 source=model.source,
             )
 

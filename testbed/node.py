@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class TestbedNode:
         self._submitting = threading.Lock()
         self._describing = threading.Lock()
         self._capabilities: list[Capability] | None = None
+        self._ended: Counter[AttemptState] = Counter()
         self._recover()
 
     @classmethod
@@ -266,6 +268,21 @@ class TestbedNode:
             at=utc_now(self._parts.clock),
         )
 
+    def ended(self) -> dict[AttemptState, int]:
+        """How many attempts ended in which state, since this node was made."""
+        with self._changed:
+            return dict(self._ended)
+
+    @property
+    def software_version(self) -> str:
+        """Of this distribution."""
+        return self._parts.software_version
+
+    @property
+    def data_dir(self) -> Path:
+        """Where attempts are kept."""
+        return self._store.data_dir
+
     @property
     def is_closing(self) -> bool:
         """Whether `end_waits` or `close` was called."""
@@ -338,6 +355,7 @@ class TestbedNode:
             if self._supervisor is supervisor:
                 self._supervisor = None
                 self._progress = None
+            self._ended[result.state] += 1
             self._board.step(result.attempt_id, Progress(state=result.state, at_s=self._now_s()), result)
 
     def _note(self, attempt_id: str, progress: Progress) -> None:

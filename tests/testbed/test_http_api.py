@@ -136,7 +136,7 @@ class TestAccess:
                 assert TOKEN not in answer.text
             assert client.get(routes.LIVE).json() == {"live": True}
 
-    @pytest.mark.parametrize("version", [None, "0", "2", "", "1.0", "x" * 500])
+    @pytest.mark.parametrize("version", [None, "0", "999", "", "1.0", "x" * 500])
     def test_another_protocol_version_is_refused(self, url: str, version: str | None) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         if version is not None:
@@ -268,3 +268,22 @@ def test_importing_it_imports_no_engine() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_metrics_for_a_monitoring_system(client: httpx.Client, url: str) -> None:
+    put(client, "a1", spec(sleep_s=0.1))
+    end_s = time.monotonic() + 30
+    while 'joulebed_attempts_total{state="SUCCEEDED"} 1.0' not in (text := scrape(url).text):
+        assert time.monotonic() < end_s, text
+        time.sleep(0.05)
+    assert "joulebed_attempt_running 0.0" in text
+    assert "joulebed_disk_free_bytes" in text
+    assert httpx.get(f"{url}{routes.METRICS}").status_code == 401
+
+
+def scrape(url: str) -> httpx.Response:
+    # As Prometheus asks: with the token, without a protocol version.
+    answer = httpx.get(f"{url}{routes.METRICS}", headers={"Authorization": HEADERS["Authorization"]})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    return answer
