@@ -36,9 +36,9 @@ def print_audit(audit: Audit, console: Console, *, all_runs: bool = False) -> No
     if len(runs) < len(audit.runs):
         console.print(f"{len(audit.runs) - len(runs)} more runs without a remark: --all-runs or --json shows them.")
     console.print(
-        "CPU, GPU and total are joules of the prompts alone, whole those of the whole log, before those from the first "
-        "sample to the first prompt, after those from the last prompt to the last sample; °C is the GPU's at the "
-        "first sample. Each domain counts once."
+        "CPU, GPU and total are joules of the prompts alone (of the whole log where the prompts are not known), whole "
+        "those of the whole log, before those from the first sample to the first prompt, after those from the last "
+        "prompt to the last sample; °C is the GPU's at the first sample. Each domain counts once."
     )
 
 
@@ -49,10 +49,10 @@ def _table(runs: tuple[RunAudit, ...]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Remarks", overflow="fold", min_width=8)
     for run in runs:
-        window = run.window
+        measured = run.measured
         table.add_row(
             run.run_id.replace("_repetition_", " rep "),
-            *(_joules(window, name) for name in ("cpu_j", "gpu_j", "total_j")),
+            *(_joules(measured, name) for name in ("cpu_j", "gpu_j", "total_j")),
             _joules(run.whole, "total_j"),
             _joules(run.before, "total_j"),
             _joules(run.after, "total_j"),
