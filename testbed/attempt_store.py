@@ -16,6 +16,7 @@ from testbed.attempt_folder import write_atomic
 
 _NEW = ".new-"
 _TRASH = ".trash-"
+_PRUNED = "pruned"
 
 
 class AttemptStore:
@@ -60,6 +61,9 @@ class AttemptStore:
         acknowledged = [path.parent for path in self._attempts.glob(f"*/{attempt_folder.ACKNOWLEDGED}")]
         acknowledged.sort(key=lambda folder: (folder / attempt_folder.ACKNOWLEDGED).stat().st_mtime_ns)
         self._acknowledged: OrderedDict[str, None] = OrderedDict.fromkeys(folder.name for folder in acknowledged)
+        self._pruned_file = self.data_dir / _PRUNED
+        # A last line that a power cut left half written names no attempt, and does no harm.
+        self._pruned = set(self._pruned_file.read_text().splitlines()) if self._pruned_file.exists() else set()
 
     def close(self) -> None:
         """Let another testbed have the folder. Idempotent."""
@@ -158,7 +162,17 @@ class AttemptStore:
             pruned.append(oldest)
         return pruned
 
+    def is_pruned(self, attempt_id: str) -> bool:
+        """Whether an attempt was here, acknowledged and deleted: its id must never run again."""
+        return attempt_id in self._pruned
+
     def _delete(self, attempt_id: str) -> None:
+        # Remembered before it is gone: a submission that the network delivers again must not run it again.
+        with self._pruned_file.open("a") as file:
+            file.write(attempt_id + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._pruned.add(attempt_id)
         # Out of the way first: a crash in the middle must not leave half an attempt under its name.
         trash = self.folder(attempt_id).replace(self._attempts / f"{_TRASH}{attempt_id}")
         shutil.rmtree(trash, ignore_errors=True)

@@ -138,7 +138,7 @@ class TestbedNode:
         When it returns, the attempt is on disk.
 
         Raises:
-            AttemptConflictError: the id is taken by another spec.
+            AttemptConflictError: the id is taken by another spec, or was acknowledged and pruned.
             TestbedBusyError: another trial runs, or the testbed is being stopped.
             UnknownNameError: the spec names an engine, meter or workload that does not exist.
             MeterUnavailableError: the wanted meter cannot measure here.
@@ -315,6 +315,10 @@ class TestbedNode:
                         submitted_sha256=known.spec_sha256,
                     )
                 return known
+            if self._store.is_pruned(attempt_id):
+                raise AttemptConflictError(
+                    f"Attempt {attempt_id} was run and acknowledged, and is not kept any more. Use a new attempt id."
+                )
             if self._board.is_closing:
                 raise TestbedBusyError("This testbed is being stopped. Submit again when it has been restarted.")
             if self._supervisor is not None:

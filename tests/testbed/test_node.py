@@ -312,6 +312,9 @@ class TestKeeping:
         node = make_node(tmp_path / "data", keep=0)
         assert node.acknowledge("a1").state is AttemptState.SUCCEEDED
         assert not list((tmp_path / "data" / "attempts").iterdir())
+        # The network may deliver a submission again, long after: it must not run a second time.
+        with pytest.raises(AttemptConflictError, match="acknowledged"):
+            node.submit("a2", spec(lifetime="block"))
         node.close()
 
     def test_one_data_folder_has_one_node(self, node: TestbedNode, tmp_path: Path) -> None:
