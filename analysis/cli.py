@@ -70,6 +70,82 @@ def audit(
         audit_command(folder, table or [], as_json=as_json, all_runs=all_runs)
 
 
+_PROMPTS_HELP = "Of Experiment Runner: folder with gold labels; default: prompts/ in the folder."
+_STORE_HELP = "File of the verdicts; default: judgements.sqlite in the folder."
+
+
+@app.command()
+def accuracy(
+    folder: Annotated[Path, typer.Argument(help="results/EXPERIMENT, or a folder of Experiment Runner.")],
+    prompts: Annotated[Path | None, typer.Option(help=_PROMPTS_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Full precision, for programs.")] = False,
+) -> None:
+    """Accuracy by gold label, per task and treatment."""
+    from analysis.agreement_command import accuracy_command
+
+    accuracy_command(folder, prompts=prompts, as_json=as_json)
+
+
+@app.command()
+def judge(
+    experiment: Annotated[Path, typer.Argument(help="results/EXPERIMENT, or a folder of Experiment Runner.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible address, such as http://127.0.0.1:8080/v1.")],
+    model: Annotated[str, typer.Option(help="The judge, as the endpoint calls it.")],
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key; default: OPENAI_API_KEY, if set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Sent with every question; another seed is judged anew.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask about so many at most that are not judged yet.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Questions at a time.")] = 4,
+    prompts: Annotated[Path | None, typer.Option(help=_PROMPTS_HELP)] = None,
+    store: Annotated[Path | None, typer.Option(help=_STORE_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Full precision, for programs.")] = False,
+) -> None:
+    """Let a language model judge the answers, given the gold labels; goes on where it was stopped."""
+    from analysis.judge.command import judge_command
+
+    judge_command(
+        experiment,
+        endpoint=endpoint,
+        model=model,
+        key_variable=api_key_env,
+        seed=seed,
+        limit=limit,
+        workers=workers,
+        prompts=prompts,
+        store=store,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def agreement(
+    experiment: Annotated[Path, typer.Argument(help="results/EXPERIMENT, or a folder of Experiment Runner.")],
+    human: Annotated[Path | None, typer.Option(help="Labelled sheet (CSV).")] = None,
+    out_sheet: Annotated[Path | None, typer.Option(help="Write a sheet to label instead.")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="With --out-sheet: answers on it.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample, and of the bootstrap.")] = 0,
+    judge_model: Annotated[str | None, typer.Option(help="Which judge, where several have judged.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help=_PROMPTS_HELP)] = None,
+    store: Annotated[Path | None, typer.Option(help=_STORE_HELP)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Full precision, for programs.")] = False,
+) -> None:
+    """Cohen's kappa between rules, judge and a human-labelled sheet."""
+    from analysis.agreement_command import agreement_command
+
+    agreement_command(
+        experiment,
+        human=human,
+        out_sheet=out_sheet,
+        n_sample=sample,
+        seed=seed,
+        judge_model=judge_model,
+        prompts=prompts,
+        store=store,
+        as_json=as_json,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

@@ -46,7 +46,7 @@ def mean_interval(values: Iterable[float | None], confidence: float = CONFIDENCE
     return MeanInterval(n, mean, sd, half_width)
 
 
-def wilson_interval(n_correct: int, n_items: int, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+def wilson_interval(n_correct: float, n_items: int, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Wilson's score interval of a proportion (Wilson, 1927); None without items."""
     from scipy.special import ndtri
 

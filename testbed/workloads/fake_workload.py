@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from contract.trial_result import TaskScore
+from scoring.task_score import score_labels
 from testbed.options import PartOptions, parse_options
 from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem
-from testbed.workloads.task_score import score_verdicts
 
 _LABELS = ("yes", "no")
 _WORDS = ("river", "stone", "lamp", "paper", "engine", "field", "copper", "window", "harbour", "thread")
@@ -59,7 +59,11 @@ class FakeWorkload:
 
     def score(self, items: Sequence[WorkItem], verdicts: Sequence[Verdict]) -> TaskScore | None:
         """See `Workload`."""
-        return score_verdicts(items, verdicts, n_labels=len(_LABELS))
+        return score_labels(
+            [item.gold_label for item in items],
+            [verdict.predicted_label for verdict in verdicts],
+            n_labels=len(_LABELS),
+        )
 
     def _item(self, index: int, draw: random.Random) -> WorkItem:
         asked = ["number", str(index), "yes", "or", "no?"]

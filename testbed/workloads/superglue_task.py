@@ -1,19 +1,14 @@
-"""The six SuperGLUE tasks: columns, labels, prompts.
-
-Labels are put into words once, here: yes/no for the true/false tasks (BoolQ, WiC, WSC), SuperGLUE's own class
-names for the others. Their order is SuperGLUE's class order, so that an integer label is an index.
-"""
+"""The six SuperGLUE tasks: columns and prompts; their labels are in `scoring.task`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from contract.errors import UnknownNameError
+from scoring.task import LABELS, label_in_words
 
 Template = Literal["explain", "short"]
 """`explain` asks for the reasons too, `short` for the bare answer."""
-
-_NO_YES = ("no", "yes")  # false is class 0
 
 
 @dataclass(frozen=True)
@@ -52,16 +47,7 @@ class SuperGlueTask:
 
     def label_in_words(self, raw: object) -> str | None:
         """A label as SuperGLUE or the hub writes it -> the task's own word; None where it is not one of them."""
-        if isinstance(raw, bool):
-            return self.labels[int(raw)] if self.labels == _NO_YES else None
-        if isinstance(raw, int):
-            return self.labels[raw] if 0 <= raw < len(self.labels) else None
-        if isinstance(raw, str):
-            word = raw.strip().lower()
-            if self.labels == _NO_YES:
-                word = {"true": "yes", "false": "no"}.get(word, word)
-            return word if word in self.labels else None
-        return None
+        return label_in_words(self.labels, raw)
 
 
 def _ask_boolq(fields: Mapping[str, str]) -> str:
@@ -114,30 +100,23 @@ def _ask_wsc(fields: Mapping[str, str]) -> str:
 def _task(
     name: str,
     columns: str,
-    labels: tuple[str, ...],
     ask: Callable[[Mapping[str, str]], str],
     answers: str = "yes or no",
     hub_config: str = "",
 ) -> SuperGlueTask:
-    return SuperGlueTask(name, hub_config or name.lower(), labels, tuple(columns.split()), ask, answers)
+    return SuperGlueTask(name, hub_config or name.lower(), LABELS[name], tuple(columns.split()), ask, answers)
 
 
 TASKS: Mapping[str, SuperGlueTask] = {
     task.name: task
     for task in (
-        _task("BoolQ", "question passage", _NO_YES, _ask_boolq),
-        _task(
-            "CB",
-            "premise hypothesis",
-            ("entailment", "contradiction", "neutral"),
-            _ask_cb,
-            "entailment, contradiction or neutral",
-        ),
-        _task("COPA", "premise choice1 choice2 question", ("choice1", "choice2"), _ask_copa, "Choice 1 or Choice 2"),
-        _task("RTE", "premise hypothesis", ("entailment", "not_entailment"), _ask_rte),
-        _task("WiC", "word sentence1 sentence2", _NO_YES, _ask_wic),
+        _task("BoolQ", "question passage", _ask_boolq),
+        _task("CB", "premise hypothesis", _ask_cb, "entailment, contradiction or neutral"),
+        _task("COPA", "premise choice1 choice2 question", _ask_copa, "Choice 1 or Choice 2"),
+        _task("RTE", "premise hypothesis", _ask_rte),
+        _task("WiC", "word sentence1 sentence2", _ask_wic),
         # `wsc` on the hub has other spans than the official release; `wsc.fixed` is the official one.
-        _task("WSC", "text span1_text span2_text", _NO_YES, _ask_wsc, hub_config="wsc.fixed"),
+        _task("WSC", "text span1_text span2_text", _ask_wsc, hub_config="wsc.fixed"),
     )
 }
 """By name, in SuperGLUE's order."""

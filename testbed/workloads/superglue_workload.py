@@ -11,6 +11,8 @@ from pydantic import Field
 from contract.errors import InvalidOptionError, WorkloadNotFoundError
 from contract.trial_result import TaskScore
 from contract.units import sha256_of
+from scoring.label import read_label
+from scoring.task_score import score_labels
 from testbed.options import PartOptions, parse_options
 from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem
 from testbed.workloads.superglue_items import (
@@ -24,9 +26,7 @@ from testbed.workloads.superglue_items import (
     read_sample,
     rows_sha256,
 )
-from testbed.workloads.superglue_scoring import read_label
 from testbed.workloads.superglue_task import Template, find_task
-from testbed.workloads.task_score import score_verdicts
 
 FOLDER_VARIABLE = "JOULEBED_SUPERGLUE_DIR"
 """Set for the child by `testbed serve --superglue-dir`."""
@@ -126,7 +126,11 @@ class SuperGlueWorkload:
 
     def score(self, items: Sequence[WorkItem], verdicts: Sequence[Verdict]) -> TaskScore | None:
         """See `Workload`."""
-        return score_verdicts(items, verdicts, n_labels=len(self._task.labels))
+        return score_labels(
+            [item.gold_label for item in items],
+            [verdict.predicted_label for verdict in verdicts],
+            n_labels=len(self._task.labels),
+        )
 
     def _read(self) -> tuple[str, ItemSet]:
         wanted = self._options.source

@@ -10,10 +10,10 @@ import pytest
 
 from contract.errors import InvalidOptionError, UnknownNameError, WorkloadNotFoundError
 from contract.trial_result import TaskScore
+from scoring.task_score import binomial_p_value
 from testbed.workloads.superglue_items import read_folder, read_hub, read_sample
 from testbed.workloads.superglue_task import TASKS
 from testbed.workloads.superglue_workload import FOLDER_VARIABLE, SuperGlueWorkload
-from testbed.workloads.task_score import binomial_p_value
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "superglue"
 RTE = {"premise": "Ada sang.", "hypothesis": "Someone sang.", "label": "entailment", "idx": 7}

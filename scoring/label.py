@@ -16,9 +16,10 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from testbed.workloads.superglue_claim import CONTENT, DIRECT, HEADING
-from testbed.workloads.superglue_claims import CLAIMS
-from testbed.workloads.superglue_entailment import NOT_ENTAILED, settle_cb
+from scoring.choice_weighing import weigh_choices
+from scoring.claim import CONTENT, DIRECT, HEADING
+from scoring.claims import CLAIMS
+from scoring.entailment import NOT_ENTAILED, settle_cb
 
 _QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "\xa0": " "})
 _MARKDOWN = re.compile(r"\*+|__+|`+|^#+\s*|\\boxed\{|\$|</?\w+>", re.MULTILINE)
@@ -26,7 +27,8 @@ _ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|u\.s|no|jr|sr)\
 _MAX_SENTENCE = 1000
 """Characters read of a sentence: a model that repeats itself without a full stop must not cost quadratic time."""
 _NUMBERED = re.compile(r"(^|:)(\s*)(\d{1,2})\.\s+(?=\S)", re.MULTILINE)
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+|(?<=:)\s*\n+")
+# A full stop inside quotes ends no sentence that goes on after them: the answer to "is it so?" is yes.
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?:[\"')\]]+\s+(?![a-z])|\s+)|\n+|(?<=:)\s*\n+")
 _FINAL = re.compile(
     r"\bfinal answer\b|\b(?:therefore|thus|hence|so|in conclusion|in summary|to conclude|overall"
     r"|ultimately)\b[^.]{0,40}\banswer\b"
@@ -92,7 +94,11 @@ def read_label(task: str, answer: str, fields: Mapping[str, str] | None = None) 
     ]
     if not any(c.kind == DIRECT for c in claims) and any(_REFUSAL.search(text) for text in sentences[:2]):
         return None
+    if task == "CB":
+        claims = _agreed(claims)
     label = _decide(claims, opening_wins=task == "COPA")
+    if label is None and task == "COPA":
+        return weigh_choices(sentences, fields or {})
     return settle_cb(sentences) if label == NOT_ENTAILED else label
 
 
@@ -102,6 +108,15 @@ class _Placed:
     sentence: str
     label: str
     kind: str
+
+
+def _agreed(claims: list[_Placed]) -> list[_Placed]:
+    """CB: "not entailed" and "contradicted" (or "neutral") do not differ: the second says more."""
+    named = {c.label for c in claims} - {NOT_ENTAILED}
+    if len(named) != 1 or "entailment" in named:
+        return claims
+    label = named.pop()
+    return [replace(c, label=label) for c in claims]
 
 
 def _decide(claims: list[_Placed], *, opening_wins: bool) -> str | None:

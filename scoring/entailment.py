@@ -1,12 +1,13 @@
-"""What a sentence claims about entailment: RTE and CB. See `superglue_claim`."""
+"""What a sentence claims about entailment: RTE and CB. See `claim`."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from testbed.workloads.superglue_claim import CONTENT, DIRECT, Claim, yes_no
+from scoring.claim import CONTENT, DIRECT, Claim, yes_no
 
-_GAP = r"(?:\W+\w+){0,3}?\W+"
-_NOT = r"(?:not|n't|cannot|never|neither|no longer|fails? to|doesn't|don't|can't|isn't|won't)"
+_GAP = r"(?:[^\w,;]+\w+){0,3}?[^\w,;]+"
+"""Up to three words, in one clause: "is not loud, which contradicts ..." denies no contradiction."""
+_NOT = r"(?:not|n't|cannot|never|neither|no longer|fails? to|doesn't|don't|can't|isn't|won't|unlikely)"
 _NOT_ENTAILED = re.compile(
     rf"{_NOT}{_GAP}(?:entail(?:s|ed|ing|ment)?|follow(?:s|ed)?|imply|implied|infer(?:red)?|deduced?|conclude[d]?|"
     r"derived?|support(?:s|ed)?|guarantee[ds]?|a (?:direct |logical |necessary )?(?:consequence|conclusion))\b"
@@ -30,7 +31,7 @@ _OPEN = re.compile(
     r"|imply|suggest|address|tell|"
     r"confirm|establish|guarantee|discuss|include|reveal|describe|explain|support|make any|claim|assert|express)\b"
     r"|\b(?:no|any|enough|sufficient) (?:\w+ )?(?:information|mention|evidence|indication|connection|statement)\b"
-    r"|\bnot (?:necessarily|directly|explicitly|logically|related|enough|clear)\b|\bcannot (?:\w+ )?(?:infer"
+    r"|(?:\bnot|n't) (?:necessarily|directly|explicitly|logically|related|enough|clear)\b|\bcannot (?:\w+ )?(?:infer"
     r"|conclude|deduce|determine|be)\b"
     r"|\bcan't (?:\w+ )?(?:infer|conclude|deduce)\b|\bunrelated\b|\bleaves? (?:it|this) open\b|\bundetermined\b"
     r"|\bnot (?:\w+ )?(?:supported|related)\b|\bpossible that\b"
@@ -106,8 +107,20 @@ def cb_claims(sentence: str, fields: Mapping[str, str]) -> list[Claim]:
     return [] if entailed is None else [Claim("entailment" if entailed else NOT_ENTAILED, CONTENT)]
 
 
+_HEDGED = re.compile(
+    r"(?<!not )\b(?:is|be|as) an? (?:\w+ )?(?:reasonable|plausible|valid|natural|likely) (?:\w+ )?"
+    r"(?:inference|conclusion|assumption|interpretation)\b"
+)
+
+
 def settle_cb(sentences: Sequence[str]) -> str | None:
-    """Which of contradiction and neutral an answer means that only says `not entailed`; None: it does not say."""
+    """Which of contradiction and neutral an answer means that only says `not entailed`; None: it does not say.
+
+    An answer that calls the hypothesis a reasonable inference, and not entailed all the same, says neither unless it
+    opens with a no.
+    """
+    if any(_HEDGED.search(text) for text in sentences) and yes_no(sentences[0]) != "no":
+        return None
     if any(_CONTRADICTED.search(text) and not _NOT_CONTRADICTED.search(text) for text in sentences):
         return "contradiction"
     return "neutral" if any(_OPEN.search(text) for text in sentences) else None

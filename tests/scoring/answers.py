@@ -1,6 +1,11 @@
 """Answers written by hand for the extraction tests: (task, answer, label); None: it must abstain."""
 
-COPA = {"choice1": "The kettle boiled over.", "choice2": "The curtain caught fire.", "question": "cause"}
+COPA = {
+    "premise": "The alarm rang.",
+    "choice1": "The kettle boiled over.",
+    "choice2": "The curtain caught fire.",
+    "question": "cause",
+}
 WSC = {"text": "Emma's mother met Joan when she came home.", "span1_text": "Emma's mother", "span2_text": "she"}
 BOOLQ = {"question": "is it illegal to feed pigeons in parma"}
 FIELDS = {"COPA": COPA, "WSC": WSC, "BoolQ": BOOLQ}
@@ -33,6 +38,10 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("BoolQ", "It may be illegal to feed pigeons in Parma.", None),
     ("BoolQ", "The text does not say that it is illegal to feed pigeons in Parma.", None),
     ("BoolQ", "No one feeds anything there.", None),
+    ("BoolQ", 'The answer to the question "is it illegal to feed pigeons in parma?" is yes.', "yes"),
+    ("BoolQ", "It is not illegal to feed pigeons in Parma, and not forbidden elsewhere.", "no"),
+    ("BoolQ", "While disliked, feeding pigeons in Parma is not illegal.", "no"),
+    ("BoolQ", "The claim that it is illegal to feed pigeons in Parma is old.", None),
     # CB
     ("CB", "entailment", "entailment"),
     ("CB", "Contradiction.", "contradiction"),
@@ -47,6 +56,10 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("CB", "Entailment, contradiction and neutral are three relations.", None),
     ("CB", "Neutral: it is neither a contradiction nor an entailment.", "neutral"),
     ("CB", "It could be any of the three.", None),
+    ("CB", "No. The band was not good, which directly contradicts the hypothesis.", "contradiction"),
+    ("CB", "The hypothesis is not entailed by the premise. In fact, the premise contradicts it.", "contradiction"),
+    ("CB", "The hypothesis is not certain. To take it so is a reasonable inference. The text is silent.", None),
+    ("CB", "No, it does not entail it. It doesn't necessarily mean that anybody left.", "neutral"),
     # COPA
     ("COPA", "Choice 1", "choice1"),
     ("COPA", "choice2", "choice2"),
@@ -66,6 +79,22 @@ ANSWERS: list[tuple[str, str, str | None]] = [
     ("COPA", "Reply with the answer alone: Choice 1 or Choice 2.", None),
     ("COPA", "It could be either choice 1 or choice 2.", None),
     ("COPA", "Somebody left the stove on.", None),
+    ("COPA", "I cannot choose Choice 2. Instead, I would choose Choice 1.", "choice1"),
+    ("COPA", "Both choices are possible, but the second option seems more directly related.", "choice2"),
+    ("COPA", "Choice 1 would have a stronger effect.", "choice1"),
+    ("COPA", "Fire in the curtain is the more likely cause.", "choice2"),
+    (
+        "COPA",
+        "Let us weigh them. Choice 1: This is unrelated. Choice 2: This is a direct cause of the alarm.",
+        "choice2",
+    ),
+    (
+        "COPA",
+        "Let us weigh them. Choice 1: A direct cause. Choice 2: Another direct cause. It depends on the house.",
+        None,
+    ),
+    ("COPA", "The answer is none of the above. A kettle that boils over is a plausible cause elsewhere.", None),
+    ("COPA", "In summary, Choice 2 would ring the alarm, while Choice 1 would wet the floor.", "choice2"),
     # RTE
     ("RTE", "yes", "entailment"),
     ("RTE", "No, it does not.", "not_entailment"),

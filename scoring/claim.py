@@ -2,7 +2,7 @@
 
 A claim is a label that a sentence asserts. `DIRECT` claims answer the question as asked ("Yes, ...", "the answer is
 no", "I choose Choice 2"); `CONTENT` claims are read from what the sentence says about the item ("the hypothesis does
-not follow"). Sentences are lower-case, without markdown, with straight quotes (see `superglue_scoring`).
+not follow"). Sentences are lower-case, without markdown, with straight quotes (see `label`).
 """
 
 import re
@@ -44,10 +44,14 @@ _SAY = re.compile(
 _BOTH = re.compile(r"\byes (?:and|or|/) ?no\b|\byes/no\b|\bno (?:and|or) yes\b|\btrue or false\b|\btrue/false\b")
 
 
+_QUOTED_QUESTION = re.compile(r"\"[^\"]{1,300}\?\"")
+
+
 def yes_no(sentence: str) -> str | None:
     """`yes` or `no` where the sentence answers so in words; None where it does not, or says both."""
     if _BOTH.search(sentence):
         return None
+    sentence = _QUOTED_QUESTION.sub("it", sentence)  # the answer to "is it so?" is yes
     for pattern in (_ANSWER_IS, _OPENING, _SAY):
         match = pattern.search(sentence)
         if match:
