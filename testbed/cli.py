@@ -1,6 +1,5 @@
 """The testbed's command line: `testbed serve`, `testbed doctor`."""
 
-import logging
 import os
 import signal
 import sys
@@ -49,9 +48,11 @@ def serve(
         Path | None, typer.Option(help="Written once requests are answered: JSON with url and pid.")
     ] = None,
     log_level: Annotated[str, typer.Option(help=", ".join(_LOG_LEVELS))] = "info",
+    log_format: Annotated[str, typer.Option(help="text, or json: an object per line.")] = "text",
 ) -> None:
     """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
     # Imported here: `--help` must not wait for a web framework.
+    from testbed.log import configure_log
     from testbed.model_policy import DEFAULT, ModelPolicy
     from testbed.node import TestbedNode
     from testbed.server import TOKEN_VARIABLE, bind, choose_token, load_certificate, url_of
@@ -59,7 +60,9 @@ def serve(
 
     if log_level not in _LOG_LEVELS:
         raise UsageError(f"There is no log level {log_level!r}. Choose one of: {', '.join(_LOG_LEVELS)}.")
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_format not in ("text", "json"):
+        raise UsageError(f"There is no log format {log_format!r}. Choose one of: text, json.")
+    configure_log(log_level, "json" if log_format == "json" else "text")
     # Results, logs and the token are their owner's: the children inherit this too.
     os.umask(0o077)
     child_env = {}

@@ -34,6 +34,7 @@ from testbed.attempt_folder import Progress
 from testbed.attempt_store import AttemptStore
 from testbed.child_process import RunningTrial
 from testbed.clock import utc_now
+from testbed.log import about_attempt
 from testbed.model_policy import ModelPolicy
 from testbed.node_parts import NodeParts
 from testbed.recovery import find_again, find_attempts
@@ -352,7 +353,12 @@ class TestbedNode:
             self._thread.start()
 
     def _run(self, supervisor: Supervisor) -> None:
-        result = supervisor.run()
+        attempt = supervisor.attempt
+        with about_attempt(attempt.attempt_id, attempt.spec.run_id):
+            _log.info("Attempt started: %s on %s", attempt.spec.workload.name, attempt.spec.model.name)
+            result = supervisor.run()
+            why = result.error.message if result.error else "; ".join(reason.message for reason in result.reasons)
+            _log.info("Attempt ended %s%s", result.state.value, f": {why}" if why else "")
         if supervisor.attempt.spec.engine.lifetime == "block":
             self._parts.launcher.warm.rest()
         with self._changed:
