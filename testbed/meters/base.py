@@ -34,6 +34,7 @@ class MeterReport:
         settings: what is needed to repeat it, such as program version, period taken, assumptions of an estimate.
         warnings: in words; they end up among the record's suspect reasons.
         gauges: temperatures, clocks and the like, sampled beside the energy; the validity rules look at them.
+        window_s: seconds between start and stop, to set `sampler_cpu_s` against; None if nobody timed it.
     """
 
     traces: tuple[Trace, ...]
@@ -41,6 +42,7 @@ class MeterReport:
     settings: Mapping[str, str | float | int | None] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     gauges: tuple[Gauge, ...] = ()
+    window_s: float | None = None
 
 
 class Meter(Protocol):

@@ -5,6 +5,7 @@ long as its child lives. Its summary line is never read.
 """
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from energy.energibridge_log import read_energibridge_log
 from testbed import attempt_folder
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
+from testbed.meters.energibridge_panic import advice_on, explain_panic
 
 PROGRAM_VARIABLE = "JOULEBED_ENERGIBRIDGE"
 """Environment variable with the program's path, where it is not on the PATH."""
@@ -32,19 +34,8 @@ STAND_IN = "stand-in"
 
 _PROBE_LIMIT_S = 20.0
 _END_LIMIT_S = 10.0
-_PANIC_STATUS = 101
-
-_HINTS = (
-    (
-        ("Permission denied", "os error 13"),
-        "it may not read the energy registers. Run: sudo modprobe msr && "
-        "sudo setcap cap_sys_rawio=ep $(command -v energibridge) && sudo chmod a+r /dev/cpu/*/msr",
-    ),
-    (
-        ("No such file", "os error 2", "msr"),
-        "there are no energy registers to read. Run: sudo modprobe msr (a VM has none)",
-    ),
-)
+_ARM = ("aarch64", "arm64", "armv7l")
+_NONE_FOR_ARM = "There is no release of EnergiBridge for Linux on ARM. Use the meter jetson (or estimate) here."
 
 
 class EnergiBridgeMeter:
@@ -54,17 +45,25 @@ class EnergiBridgeMeter:
         period_s: its sampling period; it takes whole milliseconds.
         program: path or name; the environment's JOULEBED_ENERGIBRIDGE, or `energibridge` on the PATH, by default.
         gpu: whether to ask for NVIDIA columns; None asks if an NVIDIA driver is loaded or it is a stand-in.
+        machine: processor architecture; this machine's by default.
         clock: maps the log's wall time.
     """
 
     name = "energibridge"
 
     def __init__(
-        self, *, period_s: float = 0.2, program: str | None = None, gpu: bool | None = None, clock: Clock | None = None
+        self,
+        *,
+        period_s: float = 0.2,
+        program: str | None = None,
+        gpu: bool | None = None,
+        machine: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._interval_ms = max(round(period_s * 1e3), 1)
         self._program = program or os.environ.get(PROGRAM_VARIABLE) or "energibridge"
         self._gpu = gpu
+        self._is_arm_linux = sys.platform == "linux" and (machine or platform.machine()) in _ARM
         self._clock = clock or SystemClock()
         self._version: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,11 +71,14 @@ class EnergiBridgeMeter:
         self._out_dir = Path()
         self._unix_minus_monotonic_s = 0.0
         self._report: MeterReport | None = None
+        self._start_s = 0.0
 
     def probe(self) -> MeterProbe:
         """See `Meter`: asks for the version, then measures the program `true`."""
         path = shutil.which(self._program)
         if path is None:
+            if self._is_arm_linux:
+                return MeterProbe(False, _NONE_FOR_ARM)
             return MeterProbe(
                 False,
                 f"There is no program {self._program!r}. Install EnergiBridge v0.0.7 and put it on the PATH, or its "
@@ -139,18 +141,7 @@ class EnergiBridgeMeter:
             out_dir: the attempt's folder.
         """
         log = out_dir / attempt_folder.CHILD_LOG
-        text = log.read_text(errors="replace") if log.exists() else ""
-        if returncode != _PANIC_STATUS or "panicked at" not in text:
-            return None
-        panic = text[text.index("panicked at") :][:500]
-        for words, hint in _HINTS:
-            if any(word in panic for word in words):
-                return MeterUnavailableError(f"EnergiBridge panicked: {hint}", panic=panic)
-        return MeterError(
-            "EnergiBridge panicked (detail.panic). It does so when its child is killed, when collecting takes longer "
-            "than the interval, and when the clock is set back: see child.log.",
-            panic=panic,
-        )
+        return explain_panic(returncode, log.read_text(errors="replace") if log.exists() else "")
 
     def start(self, out_dir: Path) -> None:
         """See `Meter`: runs around a process that only holds the window."""
@@ -171,7 +162,8 @@ class EnergiBridgeMeter:
         except OSError as error:
             self._log_file.close()
             raise MeterUnavailableError(
-                f"{self._program} cannot be started: {error}. Is it the release for this machine's processor?"
+                f"{self._program} cannot be started: {error}. Is it the release for this machine's processor? "
+                f"{_NONE_FOR_ARM if self._is_arm_linux else ''}".rstrip()
             ) from error
         log = out_dir / attempt_folder.ENERGIBRIDGE_LOG
         end_ns = monotonic_ns + int(_END_LIMIT_S * 1e9)
@@ -181,6 +173,7 @@ class EnergiBridgeMeter:
                 self._end()
                 raise MeterUnavailableError(self._complaint("EnergiBridge did not begin to measure"))
             self._clock.sleep(0.02)
+        self._start_s = self._clock.monotonic_ns() / 1e9
 
     def latest_power_w(self) -> dict[str, float]:
         """See `Meter`: it keeps its samples to itself until the end."""
@@ -193,15 +186,19 @@ class EnergiBridgeMeter:
             if process is None:
                 return MeterReport((), None)
             cpu_s = _cpu_s(process.pid)
+            window_s = self._clock.monotonic_ns() / 1e9 - self._start_s
             returncode = self._end()
             if returncode != 0:
                 raise MeterError(self._complaint(f"EnergiBridge ended with status {returncode}"))
             method, note = figure_terms(self.version())
             log = read_energibridge_log(self._out_dir / attempt_folder.ENERGIBRIDGE_LOG, method=method, note=note)
+            offset_s = self._unix_minus_monotonic_s
             self._report = MeterReport(
-                tuple(replace(each, time_s=each.time_s - self._unix_minus_monotonic_s) for each in log.traces),
+                tuple(replace(each, time_s=each.time_s - offset_s) for each in log.traces),
                 cpu_s,
                 self.settings(),
+                gauges=tuple(replace(each, time_s=each.time_s - offset_s) for each in log.gauges),
+                window_s=window_s,
             )
         return self._report
 
@@ -229,10 +226,8 @@ class EnergiBridgeMeter:
 
     def _complaint(self, what: str) -> str:
         said = (self._out_dir / attempt_folder.ENERGIBRIDGE_SUMMARY).read_text(errors="replace").strip()[-500:]
-        for words, hint in _HINTS:
-            if any(word in said for word in words):
-                return f"{what}: {hint}"
-        return f"{what}. It said: {said or 'nothing'}"
+        hint = advice_on(said)
+        return f"{what}. It said: {said or 'nothing'}" if hint is None else f"{what}: {hint}."
 
 
 def figure_terms(version: str) -> tuple[EnergyMethod | None, str]:

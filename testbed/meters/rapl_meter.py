@@ -1,16 +1,21 @@
 """RAPL through the kernel's powercap files: cumulative microjoules per zone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from contract.errors import InvalidOptionError
 from contract.trial_result import EnergyMethod
 from energy.trace import Trace
 from testbed.clock import Clock
 from testbed.meters.base import MeterProbe
 from testbed.meters.sampled_meter import SampledMeter
-from testbed.meters.sampler import Samples
+from testbed.meters.sampler import Reader, Samples, read_energy
+from testbed.meters.sysfs import read_number, scaled, text_of
+
+MIN_PERIOD_S = 1.0
+"""Not read oftener than this unless asked."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +29,39 @@ class _Zone:
 class RaplMeter(SampledMeter):
     """Reads every RAPL zone: packages and DRAM add up, cores and uncore are parts, psys holds them all.
 
+    Read once a second, whatever the trial's period: each read wakes a core of every package to get at its register,
+    which costs the energy that it measures, and a counter loses nothing between reads. The price is at the phase
+    marks: a cut between two reads is interpolated, so that of a phase shorter than some seconds a good part is
+    interpolation, which `uncertainty_j` tells. Ask for `fast` to read at the trial's period.
+
     Args:
-        period_s: sampling period; far below the time of a wrap (a minute and more at 1 kW).
+        period_s: wanted sampling period; far below the time of a wrap (a minute and more at 1 kW).
+        fast: take `period_s` even below `MIN_PERIOD_S`.
         root: the powercap folder.
         clock: of the stamps.
+
+    Raises:
+        InvalidOptionError: `fast` is not true or false.
     """
 
     name = "rapl"
 
     def __init__(
-        self, *, period_s: float = 0.2, root: Path | str = Path("/sys/class/powercap"), clock: Clock | None = None
+        self,
+        *,
+        period_s: float = 0.2,
+        fast: bool = False,
+        root: Path | str = Path("/sys/class/powercap"),
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(period_s=period_s, clock=clock)
+        if not isinstance(fast, bool):
+            raise InvalidOptionError(f"RAPL's option `fast` is true or false, not {fast!r}.")
+        super().__init__(period_s=period_s if fast else max(period_s, MIN_PERIOD_S), clock=clock)
+        self._wanted_period_s = period_s
+        self._fast = fast
         self._root = Path(root)
         self._zones: dict[str, _Zone] = {}
+        self._readers: dict[str, Reader] = {}
 
     def probe(self) -> MeterProbe:
         """See `Meter`."""
@@ -48,7 +72,7 @@ class RaplMeter(SampledMeter):
             )
         for zone in zones:
             try:
-                zone.energy_file.read_text()
+                read_number(zone.energy_file)
             except PermissionError:
                 return MeterProbe(
                     False, f"{zone.energy_file} may not be read. Run: sudo chmod a+r {self._root}/*/energy_uj"
@@ -60,12 +84,13 @@ class RaplMeter(SampledMeter):
 
     def _open(self) -> None:
         self._zones = {zone.domain: zone for zone in self._find_zones()}
+        self._readers = {domain: scaled(zone.energy_file, 1e-6) for domain, zone in self._zones.items()}
 
     def _read(self) -> Mapping[str, float]:
-        try:
-            return {domain: int(zone.energy_file.read_text()) / 1e6 for domain, zone in self._zones.items()}
-        except ValueError as error:
-            raise OSError(f"not a number: {error}") from error
+        return read_energy(self._readers, self._missed)
+
+    def _settings(self) -> Mapping[str, str | float | int | None]:
+        return {"period_s": self._period_s, "wanted_period_s": self._wanted_period_s, "fast": self._fast}
 
     def _trace(self, sensor: str, samples: Samples) -> Trace:
         zone = self._zones[sensor]
@@ -79,17 +104,22 @@ class RaplMeter(SampledMeter):
         suffix = ""
         # AMD's packages carry Intel's name too. intel-rapl-mmio repeats the same packages through another door.
         for folder in sorted(self._root.glob("intel-rapl:*")):
+            name = text_of(folder / "name")
             try:
-                name = (folder / "name").read_text().strip()
-                wrap_j = int((folder / "max_energy_range_uj").read_text()) / 1e6
-            except (OSError, ValueError):
+                wrap_j = read_number(folder / "max_energy_range_uj") / 1e6
+            except OSError:
+                continue
+            if not name:
                 continue
             if folder.name.count(":") == 1:
                 # psys takes a folder number as well: the package is told by its name, and its parts follow it.
                 number = name.partition("-")[2]
-                suffix = f":{number}" if name.startswith("package") and number not in ("", "0") else ""
+                suffix = f":{number}" if name.startswith(("package", "psys")) and number not in ("", "0") else ""
             domain, component = _classify(name, suffix)
-            zones.append(_Zone(domain, component, folder / "energy_uj", wrap_j))
+            zone = _Zone(domain, component, folder / "energy_uj", wrap_j)
+            if any(each.domain == domain for each in zones):  # two zones of one name: neither may hide the other
+                zone = replace(zone, domain=f"{domain}@{folder.name}")
+            zones.append(zone)
         return zones
 
 
@@ -98,6 +128,6 @@ def _classify(name: str, suffix: str) -> tuple[str, Literal["cpu", "dram", "syst
         return f"cpu_package{suffix}", "cpu"
     if name == "dram":
         return f"dram{suffix}", "dram"
-    if name == "psys":
-        return "psys", "system"
+    if name.startswith("psys"):
+        return f"psys{suffix}", "system"
     return f"cpu_{name}{suffix}", "part"

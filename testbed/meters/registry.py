@@ -9,6 +9,7 @@ METERS: Registry[Meter] = Registry(
         "energibridge": Entry("testbed.meters.energibridge_meter:EnergiBridgeMeter"),
         "rapl": Entry("testbed.meters.rapl_meter:RaplMeter"),
         "nvml": Entry("testbed.meters.nvml_meter:NvmlMeter", extra="testbed"),
+        "jetson": Entry("testbed.meters.jetson_meter:JetsonMeter"),
         "estimate": Entry("testbed.meters.estimate_meter:EstimateMeter"),
         "fake": Entry("testbed.meters.fake_meter:FakeMeter"),
     },

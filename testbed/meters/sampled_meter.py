@@ -1,14 +1,18 @@
 """What the in-process meters share: a sampling thread between start and stop."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast, get_args
 
 from contract.errors import MeterError, MeterUnavailableError
-from energy.trace import Trace
+from energy.trace import Gauge, Quantity, Trace
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
 from testbed.meters.sampler import SamplerThread, Samples
+
+_QUANTITIES = get_args(Quantity)
 
 
 class SampledMeter(ABC):
@@ -26,6 +30,9 @@ class SampledMeter(ABC):
         self._clock = clock or SystemClock()
         self._sampler: SamplerThread | None = None
         self._report: MeterReport | None = None
+        self._start_s = 0.0
+        self._missed: Counter[str] = Counter()
+        """Sensor -> readings that failed while its neighbours were read."""
 
     @abstractmethod
     def probe(self) -> MeterProbe:
@@ -37,11 +44,19 @@ class SampledMeter(ABC):
 
     @abstractmethod
     def _read(self) -> Mapping[str, float]:
-        """Sensor -> joules or watts, now; raises OSError."""
+        """Sensor -> joules or watts, now; raises OSError. A sensor that is missing costs its own sample only."""
 
     @abstractmethod
     def _trace(self, sensor: str, samples: Samples) -> Trace:
         """The samples of a sensor as a trace."""
+
+    def _read_gauges(self) -> Mapping[str, float]:
+        """`domain/quantity` -> its value, now: see `Gauge`."""
+        return {}
+
+    def _read_slow_gauges(self) -> Mapping[str, float]:
+        """The same, for what changes slowly or is dear to read: asked once a second."""
+        return {}
 
     def _settings(self) -> Mapping[str, str | float | int | None]:
         return {"period_s": self._period_s}
@@ -55,12 +70,19 @@ class SampledMeter(ABC):
         if not probe.available:
             raise MeterUnavailableError(probe.message, meter=self.name)
         self._open()
-        sampler = SamplerThread(self._read, self._period_s, self._clock)
+        sampler = SamplerThread(
+            self._read,
+            self._period_s,
+            self._clock,
+            read_gauges=self._read_gauges,
+            read_slow_gauges=self._read_slow_gauges,
+        )
         try:
             sampler.start()
         except MeterError:
             self._close()
             raise
+        self._start_s = self._clock.monotonic_ns() / 1e9
         self._sampler = sampler
 
     def latest_power_w(self) -> dict[str, float]:
@@ -88,13 +110,39 @@ class SampledMeter(ABC):
             sampler = self._sampler
             if sampler is None:
                 return MeterReport((), None)
+            window_s = self._clock.monotonic_ns() / 1e9 - self._start_s
             sampler.stop()
-            warnings = (f"{sampler.n_failed} readings failed",) if sampler.n_failed else ()
             self._report = MeterReport(
                 traces=tuple(self._trace(sensor, samples) for sensor, samples in sampler.samples.items()),
                 sampler_cpu_s=sampler.cpu_s,
-                settings=self._settings(),
-                warnings=warnings,
+                settings=dict(self._settings()) | self._missed_gauges(),
+                warnings=self._warnings(sampler),
+                gauges=self._gauges(sampler),
+                window_s=window_s,
             )
             self._close()
         return self._report
+
+    def _warnings(self, sampler: SamplerThread) -> tuple[str, ...]:
+        whole = [f"{sampler.n_failed} readings failed"] if sampler.n_failed else []
+        return (
+            *whole,
+            *(f"{sensor}: {n} readings failed" for sensor, n in self._missed.items() if not _is_gauge(sensor)),
+        )
+
+    def _missed_gauges(self) -> dict[str, str]:
+        # A temperature that was not read once is no reason to doubt the joules: it is told, not warned of.
+        missed = [f"{sensor}: {n}" for sensor, n in self._missed.items() if _is_gauge(sensor)]
+        return {"missed_readings": ", ".join(missed)} if missed else {}
+
+    def _gauges(self, sampler: SamplerThread) -> tuple[Gauge, ...]:
+        gauges = []
+        for sensor, samples in sampler.gauges.items():
+            domain, _, quantity = sensor.rpartition("/")
+            time_s, values = samples.arrays()
+            gauges.append(Gauge(domain, cast(Quantity, quantity), self.name, time_s, values))
+        return tuple(gauges)
+
+
+def _is_gauge(sensor: str) -> bool:
+    return sensor.rpartition("/")[2] in _QUANTITIES

@@ -10,8 +10,8 @@ from testbed.meters.registry import METERS
 from testbed.registry import Registry
 
 AUTO = "auto"
-NATIVE = ("rapl", "nvml")
-"""Taken together: processor and GPU."""
+NATIVE = ("rapl", "nvml", "jetson")
+"""Those that are there are taken together: processor and GPU of a PC or server, or the rails of a Jetson."""
 
 
 @dataclass(frozen=True)

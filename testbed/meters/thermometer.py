@@ -5,14 +5,21 @@ from types import ModuleType
 from typing import Any
 
 from contract.trial_result import TemperatureReading
+from testbed.meters.nvml_reading import temperature_reader
+from testbed.meters.sysfs import read_number, text_of
 
-_CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
-_CPU_ZONES = ("x86_pkg_temp", "cpu", "tj")
+_CPU_CHIPS = ("coretemp", "k10temp", "zenpower")
+_ZONE_CHIPS = ("cpu_thermal",)
+"""hwmon's copies of thermal zones: taken where the zones themselves are not."""
+
+_ZONES = ("x86_pkg_temp", "cpu", "gpu", "soc", "tj")
+"""Beginnings of the names of zones on the chip; a Jetson has cpu-thermal, gpu-thermal, soc0-thermal, tj-thermal."""
+
 _PLAUSIBLE_C = (-20.0, 150.0)
 
 
 class SystemThermometer:
-    """Reads hwmon's processor chips (else thermal zones of processors) and NVIDIA GPUs.
+    """Reads hwmon's processor chips (else thermal zones of the chip, as on a Jetson) and NVIDIA GPUs.
 
     Sensors of disks, batteries and the mainboard are left out: they cool in their own time.
 
@@ -34,14 +41,14 @@ class SystemThermometer:
 
     def read(self) -> list[TemperatureReading]:
         """See `Thermometer`."""
-        processors = self._read_hwmon() or self._read_zones()
+        processors = self._read_hwmon(_CPU_CHIPS) or self._read_zones() or self._read_hwmon(_ZONE_CHIPS)
         return processors + self._read_gpus()
 
-    def _read_hwmon(self) -> list[TemperatureReading]:
+    def _read_hwmon(self, names: tuple[str, ...]) -> list[TemperatureReading]:
         readings = []
         for chip in sorted(self._hwmon.glob("hwmon*")):
-            name = _text(chip / "name")
-            if name in _CPU_CHIPS:
+            name = text_of(chip / "name")
+            if name in names:
                 hottest = max(
                     (t for file in chip.glob("temp*_input") if (t := _celsius(file)) is not None), default=None
                 )
@@ -52,9 +59,9 @@ class SystemThermometer:
     def _read_zones(self) -> list[TemperatureReading]:
         readings = []
         for zone in sorted(self._thermal.glob("thermal_zone*")):
-            kind = _text(zone / "type")
+            kind = text_of(zone / "type")
             temp_c = _celsius(zone / "temp")
-            if kind.lower().startswith(_CPU_ZONES) and temp_c is not None:
+            if kind.lower().startswith(_ZONES) and temp_c is not None:
                 readings.append(TemperatureReading(sensor=f"{kind}:{zone.name}", temp_c=temp_c))
         return readings
 
@@ -73,27 +80,19 @@ class SystemThermometer:
             return readings
         try:
             for index in range(nvml.nvmlDeviceGetCount()):
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                temp_c = float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-                readings.append(TemperatureReading(sensor=f"gpu:{index}", temp_c=temp_c))
-        except nvml.NVMLError:
+                read = temperature_reader(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
+                if read is not None:
+                    readings.append(TemperatureReading(sensor=f"gpu:{index}", temp_c=read()))
+        except (nvml.NVMLError, OSError):
             return readings
         finally:
             nvml.nvmlShutdown()
         return readings
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
 def _celsius(path: Path) -> float | None:
-    text = _text(path)
     try:
-        temp_c = int(text) / 1e3
-    except ValueError:
+        temp_c = read_number(path) / 1e3
+    except OSError:
         return None
     return temp_c if _PLAUSIBLE_C[0] < temp_c < _PLAUSIBLE_C[1] else None

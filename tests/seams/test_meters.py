@@ -20,81 +20,41 @@ from testbed.meters.base import Meter
 from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.estimate_meter import EstimateMeter
 from testbed.meters.fake_meter import FakeMeter
+from testbed.meters.gpu_process import ForeignProcesses
+from testbed.meters.jetson_meter import JetsonMeter
 from testbed.meters.nvml_meter import NvmlMeter
 from testbed.meters.rapl_meter import RaplMeter
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
+from tests.testbed.nvml_double import GpuDouble, NvmlDouble
+from tests.testbed.sysfs_double import jetson, powercap, put
 
 STAND_IN = Path(__file__).parents[1] / "stand_ins" / "energibridge"
 PERIOD_S = 0.05
 
 
-def powercap(folder: Path, energy_uj: Callable[[], int] = lambda: 5_000_000) -> Path:
-    """A desktop's tree: one package with cores and DRAM, psys, and the same package again through mmio."""
-    zones = {
-        "intel-rapl:0": "package-0",
-        "intel-rapl:0:0": "core",
-        "intel-rapl:0:1": "dram",
-        "intel-rapl:1": "psys",
-        "intel-rapl-mmio:0": "package-0",
+NO_POWER = frozenset(
+    {
+        "nvmlDeviceGetTotalEnergyConsumption",
+        "nvmlDeviceGetPowerUsage",
+        "POWER_INSTANT",
+        "POWER_AVERAGE",
     }
-    for zone, name in zones.items():
-        (folder / zone).mkdir(parents=True)
-        (folder / zone / "name").write_text(f"{name}\n")
-        (folder / zone / "max_energy_range_uj").write_text("262143328850\n")
-        (folder / zone / "energy_uj").write_text(f"{energy_uj()}\n")
-    return folder
+)
+"""What a Jetson's NVML refuses."""
 
 
-class FakeNvml(SimpleNamespace):
-    """Two GPUs at 100 and 200 W; the second has no energy counter."""
-
-    class NVMLError(Exception):
-        pass
-
-    class NVMLError_NotSupported(NVMLError):
-        pass
-
-    NVML_TEMPERATURE_GPU = 0
-
-    def __init__(self, *, counts: int = 2, fails: bool = False, mute: bool = False) -> None:
-        super().__init__(open=0)
-        self._counts, self._fails, self._mute = counts, fails, mute
-
-    def nvmlInit(self) -> None:
-        if self._fails:
-            raise self.NVMLError("Driver Not Loaded")
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return self._counts
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
-        if handle == 1 or self._mute:
-            raise self.NVMLError_NotSupported
-        return int(time.monotonic() * 100_000)
-
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
-        if self._mute:
-            raise self.NVMLError_NotSupported
-        return 100_000 * (handle + 1)
-
-    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
-        return 40 + handle
+def nobody_else() -> ForeignProcesses:
+    return ForeignProcesses(lambda: set(), is_namespaced=False)
 
 
 MAKERS: dict[str, Callable[[Path], Meter]] = {
     "fake": lambda folder: FakeMeter(period_s=PERIOD_S),
     "estimate": lambda folder: EstimateMeter(period_s=PERIOD_S, busy_s=time.monotonic, n_cores=2),
-    "rapl": lambda folder: RaplMeter(period_s=PERIOD_S, root=powercap(folder / "powercap")),
-    "nvml": lambda folder: NvmlMeter(period_s=PERIOD_S, nvml=FakeNvml()),
+    "rapl": lambda folder: RaplMeter(period_s=PERIOD_S, fast=True, root=powercap(folder / "powercap")),
+    "nvml": lambda folder: NvmlMeter(period_s=PERIOD_S, nvml=NvmlDouble(), processes=nobody_else()),
+    "jetson": lambda folder: JetsonMeter(period_s=PERIOD_S, **jetson(folder / "jetson")),  # type: ignore[arg-type]
     "energibridge": lambda folder: EnergiBridgeMeter(period_s=PERIOD_S, program=str(STAND_IN)),
 }
 
@@ -114,7 +74,12 @@ def test_probe_tells_the_domains_that_are_delivered(meter: Meter, tmp_path: Path
     meter.start(tmp_path)
     report = meter.stop()
     assert {trace.domain for trace in report.traces} == set(probe.domains)
-    assert {trace.source for trace in report.traces} == {meter.name}
+    for domain in probe.domains:
+        headline = [trace for trace in report.traces if trace.domain == domain and trace.is_headline]
+        assert [trace.source for trace in headline] == [meter.name]
+    sources = [(trace.domain, trace.source) for trace in report.traces]
+    assert len(set(sources)) == len(sources)
+    assert all(trace.source.startswith(meter.name) for trace in report.traces)
 
 
 def test_samples_bracket_the_time_between_start_and_stop(meter: Meter, tmp_path: Path) -> None:
@@ -141,12 +106,29 @@ def test_stop_is_idempotent_and_tells_the_cost(meter: Meter, tmp_path: Path) -> 
     assert meter.stop() is report
     assert report.sampler_cpu_s is not None and 0 <= report.sampler_cpu_s < 1
     assert report.settings and report.warnings == ()
+    assert report.window_s is not None and report.window_s >= 2.5 * PERIOD_S
+
+
+def test_gauges_are_sampled_on_the_clock_of_the_traces(meter: Meter, tmp_path: Path) -> None:
+    start_s = time.monotonic()
+    meter.start(tmp_path)
+    time.sleep(3 * PERIOD_S)
+    report = meter.stop()
+    end_s = time.monotonic()
+    names = [(gauge.domain, gauge.quantity) for gauge in report.gauges]
+    assert len(set(names)) == len(names)
+    assert bool(names) == (meter.name in ("nvml", "jetson", "energibridge"))
+    for gauge in report.gauges:
+        assert gauge.source == meter.name
+        assert gauge.time_s.size >= 2 and (gauge.time_s[1:] >= gauge.time_s[:-1]).all()
+        # EnergiBridge's stand-in stamps whole milliseconds of another clock.
+        assert start_s - 0.01 <= gauge.time_s[0] and gauge.time_s[-1] <= end_s + 0.01
 
 
 def test_what_is_not_measured_is_an_estimate(meter: Meter, tmp_path: Path) -> None:
     meter.start(tmp_path)
     for trace in meter.stop().traces:
-        if meter.name in ("rapl", "nvml"):
+        if meter.name in ("rapl", "nvml", "jetson"):
             assert trace.method is not EnergyMethod.ESTIMATE
         else:
             assert trace.method is EnergyMethod.ESTIMATE and "not measured" in trace.note
@@ -193,39 +175,28 @@ def test_rapl_says_which_file_may_not_be_read(tmp_path: Path) -> None:
 
 def test_a_sensor_that_vanishes_is_a_warning_not_a_repeated_value(tmp_path: Path) -> None:
     root = powercap(tmp_path / "powercap")
-    meter = RaplMeter(period_s=PERIOD_S, root=root)
+    meter = RaplMeter(period_s=PERIOD_S, fast=True, root=root)
     meter.start(tmp_path)
     (root / "intel-rapl:0" / "energy_uj").unlink()
     time.sleep(4 * PERIOD_S)
     report = meter.stop()
-    assert "readings failed" in report.warnings[0]
-    assert all(trace.values.size == 1 for trace in report.traces)
-
-
-def test_nvml_keeps_both_estimators_and_counts_one(tmp_path: Path) -> None:
-    nvml = FakeNvml()
-    meter = NvmlMeter(period_s=PERIOD_S, nvml=nvml)
-    meter.start(tmp_path)
-    time.sleep(0.3)
-    traces = meter.stop().traces
-    assert [(trace.domain, trace.kind, trace.is_headline) for trace in traces] == [
-        ("gpu:0", "counter", True),
-        ("gpu:0", "power", False),
-        ("gpu:1", "power", True),
-    ]
-    both = [CumulativeEnergy(each).window(each.time_s[0], each.time_s[-1]).energy_j for each in traces[:2]]
-    assert both[0] == pytest.approx(both[1], rel=0.05)
-    assert nvml.open == 0
+    assert len(report.warnings) == 1 and report.warnings[0].startswith("cpu_package: ")
+    sizes = {trace.domain: trace.values.size for trace in report.traces}
+    # It costs the others nothing.
+    assert sizes.pop("cpu_package") == 1 and min(sizes.values()) >= 3
 
 
 @pytest.mark.parametrize(
     ("meter", "words"),
     [
-        (NvmlMeter(nvml=FakeNvml(fails=True)), "nvidia-smi"),
-        (NvmlMeter(nvml=FakeNvml(counts=0)), "no GPU"),
-        (NvmlMeter(nvml=FakeNvml(mute=True)), "Jetson"),
+        (NvmlMeter(nvml=NvmlDouble(starts=False)), "nvidia-smi"),
+        (NvmlMeter(nvml=NvmlDouble([])), "no GPU"),
+        (NvmlMeter(nvml=NvmlDouble([GpuDouble(refuses=NO_POWER)])), "jetson"),
+        (NvmlMeter(nvml=NvmlDouble(), gpus=[0, 2]), "nvidia-smi -L"),
+        (JetsonMeter(hwmon="/nonexistent", iio="/nonexistent"), "modprobe ina3221"),
         (RaplMeter(root="/nonexistent"), "No RAPL zones"),
-        (EnergiBridgeMeter(program="/nonexistent/energibridge"), "JOULEBED_ENERGIBRIDGE"),
+        (EnergiBridgeMeter(program="/nonexistent/energibridge", machine="x86_64"), "JOULEBED_ENERGIBRIDGE"),
+        (EnergiBridgeMeter(program="/nonexistent/energibridge", machine="aarch64"), "meter jetson"),
     ],
 )
 def test_an_unavailable_meter_says_how_to_mend_it(meter: Meter, words: str, tmp_path: Path) -> None:
@@ -257,8 +228,30 @@ def test_an_exit_that_is_the_childs_own_is_not_energibridges(tmp_path: Path) -> 
     (tmp_path / "child.log").write_text("ordinary output\n")
     assert meter.explain_exit(101, tmp_path) is None
     assert meter.explain_exit(1, tmp_path) is None
-    (tmp_path / "child.log").write_text("thread 'main' panicked at src/main.rs:150:30:\nNone value\n")
-    assert isinstance(meter.explain_exit(101, tmp_path), MeterError)
+
+
+PANICS = {
+    'Os { code: 13, kind: PermissionDenied, message: "Permission denied" }': (MeterUnavailableError, "setcap"),
+    'Os { code: 1, kind: PermissionDenied, message: "Operation not permitted" }': (MeterUnavailableError, "setcap"),
+    'Os { code: 2, kind: NotFound, message: "No such file or directory" }': (MeterUnavailableError, "modprobe msr"),
+    'failed to read PP1: Os { code: 5, kind: Uncategorized, message: "Input/output error" }': (
+        MeterUnavailableError,
+        "meter rapl",
+    ),
+    "called `Option::unwrap()` on a `None` value": (MeterError, "killed by a signal"),
+    "overflow when subtracting durations": (MeterError, "period_s"),
+    "called `Result::unwrap()` on an `Err` value: SystemTimeError(1.5s)": (MeterError, "clock was set back"),
+    "something new": (MeterError, "child.log"),
+}
+
+
+@pytest.mark.parametrize("words", PANICS)
+def test_each_known_panic_of_energibridge_becomes_its_own_advice(words: str, tmp_path: Path) -> None:
+    meter = EnergiBridgeMeter(program=str(STAND_IN))
+    (tmp_path / "child.log").write_text(f"thread 'main' panicked at src/cpu/msr/linux.rs:150:30:\n{words}\n")
+    error = meter.explain_exit(101, tmp_path)
+    kind, advice = PANICS[words]
+    assert type(error) is kind and advice in error.message
 
 
 def test_a_window_whose_program_was_killed_is_an_error(tmp_path: Path) -> None:
@@ -283,11 +276,13 @@ def selector(default: str = "auto", **available: bool) -> MeterSelector:
 
 
 def test_auto_takes_energibridge_then_native_meters_then_the_estimate() -> None:
-    everything = {"energibridge": True, "rapl": True, "nvml": True}
+    everything = {"energibridge": True, "rapl": True, "nvml": True, "jetson": False}
     assert selector(**everything).choose(MeterSpec()).names == ("energibridge",)
     assert selector(**everything | {"energibridge": False}).choose(MeterSpec()).names == ("rapl", "nvml")
-    assert selector(energibridge=False, rapl=False, nvml=True).choose(MeterSpec()).names == ("nvml",)
-    choice = selector(energibridge=False, rapl=False, nvml=False).choose(MeterSpec())
+    assert selector(energibridge=False, rapl=False, nvml=True, jetson=False).choose(MeterSpec()).names == ("nvml",)
+    on_jetson = selector(energibridge=False, rapl=False, nvml=False, jetson=True)
+    assert on_jetson.choose(MeterSpec()).names == ("jetson",)
+    choice = selector(energibridge=False, rapl=False, nvml=False, jetson=False).choose(MeterSpec())
     assert choice.names == ("estimate",)
     assert choice.reasons["rapl"] == "rapl is not here"
 
@@ -303,7 +298,7 @@ def test_thermometer_reads_the_processor_and_the_gpus(tmp_path: Path) -> None:
         (tmp_path / "hwmon" / chip).mkdir(parents=True)
         (tmp_path / "hwmon" / chip / "name").write_text(name)
         (tmp_path / "hwmon" / chip / "temp1_input").write_text(str(millidegrees))
-    read = SystemThermometer(tmp_path / "hwmon", tmp_path / "thermal", FakeNvml()).read()
+    read = SystemThermometer(tmp_path / "hwmon", tmp_path / "thermal", NvmlDouble()).read()
     assert [(each.sensor, each.temp_c) for each in read] == [
         ("coretemp:hwmon1", 52.0),
         ("gpu:0", 40.0),
@@ -316,8 +311,29 @@ def test_thermometer_falls_back_to_thermal_zones_and_leaves_nonsense_out(tmp_pat
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "type").write_text(kind)
         (tmp_path / zone / "temp").write_text(text)
-    read = SystemThermometer(tmp_path / "none", tmp_path, FakeNvml(fails=True)).read()
+    read = SystemThermometer(tmp_path / "none", tmp_path, NvmlDouble(starts=False)).read()
     assert [each.temp_c for each in read] == [47.0]
+
+
+def test_thermometer_sees_all_of_a_jetsons_chip(tmp_path: Path) -> None:
+    # hwmon holds a copy of one zone only: the zones themselves say more.
+    put(tmp_path / "hwmon" / "hwmon0" / "name", "cpu_thermal")
+    put(tmp_path / "hwmon" / "hwmon0" / "temp1_input", 50000)
+    zones = {"cpu-thermal": 50000, "gpu-thermal": 51000, "soc0-thermal": 49000, "tj-thermal": 52000, "pmic-die": 100000}
+    for i, (kind, millidegrees) in enumerate(zones.items()):
+        put(tmp_path / "thermal" / f"thermal_zone{i}" / "type", kind)
+        put(tmp_path / "thermal" / f"thermal_zone{i}" / "temp", millidegrees)
+    read = SystemThermometer(tmp_path / "hwmon", tmp_path / "thermal", NvmlDouble([])).read()
+    assert sorted(each.temp_c for each in read) == [49.0, 50.0, 51.0, 52.0]
+    only_copies = SystemThermometer(tmp_path / "hwmon", tmp_path / "none", NvmlDouble([])).read()
+    assert [each.temp_c for each in only_copies] == [50.0]
+
+
+def test_thermometer_falls_back_to_the_older_call_of_nvml(tmp_path: Path) -> None:
+    driver_550 = NvmlDouble(absent=frozenset({"nvmlDeviceGetTemperatureV"}))
+    read = SystemThermometer(tmp_path, tmp_path, driver_550).read()
+    assert [each.temp_c for each in read] == [40.0, 41.0]
+    assert driver_550.n_open == 0
 
 
 def test_the_stand_ins_counters_wrap_each_at_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

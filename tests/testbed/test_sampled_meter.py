@@ -123,7 +123,7 @@ def test_dram_carries_its_packages_number_not_its_folders(tmp_path: Path) -> Non
 
 def test_a_zone_that_reads_as_nothing_is_a_failed_reading_not_a_dead_thread(tmp_path: Path) -> None:
     path = zone(tmp_path / "powercap", "intel-rapl:0", "package-0")
-    meter = RaplMeter(period_s=0.02, root=tmp_path / "powercap")
+    meter = RaplMeter(period_s=0.02, fast=True, root=tmp_path / "powercap")
     meter.start(tmp_path)
     (path / "energy_uj").write_text("")
     time.sleep(0.1)
