@@ -86,6 +86,15 @@ class EnergySummary(WireModel):
     """The meter: several are joined with `+`."""
     domains: list[str]
     """Domains in the sum."""
+    prefill_energy_j: Joules | None = None
+    """Part of `energy_j` that went into reading prompts, up to each request's first token. None: not known, with the
+    reason in `split_note`. Prefill, decode and unassigned add up to `energy_j`."""
+    decode_energy_j: Joules | None = None
+    """Part that went into the tokens after each request's first one; None as above."""
+    unassigned_energy_j: Joules | None = None
+    """Part that flowed while no request had a token in flight; None where nothing could be shared out."""
+    split_note: str = ""
+    """Why there is no split, or how far it is interpolated, in words."""
 
 
 class TaskScore(WireModel):
@@ -112,6 +121,9 @@ class WorkloadReport(WireModel):
     prompt_sha256: Sha256
     """Hash of all rendered prompts in order: equal hashes mean equal input to the model."""
     n_requests: int = Field(ge=0)
+    """Requests that were answered."""
+    n_planned: int | None = Field(default=None, ge=0)
+    """Requests that the workload prepared; more than `n_requests` where some were not answered."""
     n_prompt_tokens: int = Field(ge=0)
     n_output_tokens: int = Field(ge=0)
     score: TaskScore | None = None
@@ -140,6 +152,19 @@ class SuspectReason(WireModel):
 
     code: Identifier
     message: str
+
+
+class MeterCost(WireModel):
+    """What measuring cost: a sampler works on the machine that it measures."""
+
+    name: Identifier
+    """Of the meter."""
+    cpu_s: Seconds | None
+    """CPU seconds of its sampling; None where it cannot be told."""
+    window_s: Seconds | None
+    """Seconds that it sampled for."""
+    cpu_share: float | None = Field(default=None, ge=0)
+    """CPU seconds per measured second, `cpu_s / window_s`: 0.01 is 1 % of one core."""
 
 
 class ArtifactRef(WireModel):
@@ -193,8 +218,8 @@ class TrialResult(WireModel):
     """Output tokens over the measured phase."""
     workload: WorkloadReport | None = None
     load: LoadReport | None = None
-    sampler_cpu_s: float | None = None
-    """CPU seconds that sampling cost while the meters ran; None where it was not measured."""
+    meters: list[MeterCost] = Field(default_factory=list)
+    """What each meter cost."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 

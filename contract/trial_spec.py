@@ -1,11 +1,13 @@
 """What the orchestrator asks for: everything that a trial depends on, and nothing else."""
 
 from datetime import date
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
+
+ClockMhz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelSpec(WireModel):
@@ -66,12 +68,15 @@ class MeterSpec(WireModel):
     """How energy is measured."""
 
     name: Identifier = "auto"
-    """Registry name (`energibridge`, `rapl`, `nvml`, `estimate`, ...), or `auto`: EnergiBridge where it runs, else
-    the native meters found on the machine, else the labelled estimate."""
+    """Registry name (`energibridge`, `rapl`, `nvml`, `jetson`, `estimate`, ...), or `auto`: EnergiBridge where it
+    runs, else the native meters found on the machine, else the labelled estimate."""
     period_s: float = Field(default=0.2, gt=0, le=60)
     """Wanted sampling period."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Meter's own options."""
+    expected_clock_mhz: dict[str, ClockMhz] = Field(default_factory=dict)
+    """Domain -> clock that was set before the trial, by hand or by an actuator, such as `{"gpu:0": 1005}`. Verified
+    from the samples of the measured phase, never set."""
 
 
 class DeadlineSpec(WireModel):

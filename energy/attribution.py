@@ -1,13 +1,39 @@
 """From traces and phase marks to joules per domain and phase, and to the headline figure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from contract.trial_result import EnergyMethod, EnergyReading, EnergySummary, Phase, PhaseWindow
 from energy.integrate import CumulativeEnergy, WindowEnergy
+from energy.request_energy import EnergySplit
 from energy.trace import Trace
 
 _ADDED = ("cpu", "gpu", "dram")
 _WEAKEST_FIRST = (EnergyMethod.ESTIMATE, EnergyMethod.SAMPLED, EnergyMethod.COUNTER)
+
+
+def settle_headlines(traces: Sequence[Trace]) -> list[Trace]:
+    """One headline per domain, so that no domain is added twice; the others stay, as second estimators.
+
+    Where several meters measured a domain, a counter goes before power readings, those before an estimate, and the
+    first meter before the next.
+
+    Args:
+        traces: of all meters of a trial.
+    """
+    first: dict[str, int] = {}
+    for index, trace in enumerate(traces):
+        best = first.get(trace.domain)
+        if trace.is_headline and (best is None or _strength(trace) > _strength(traces[best])):
+            first[trace.domain] = index
+    return [
+        replace(trace, is_headline=False) if trace.is_headline and first[trace.domain] != index else trace
+        for index, trace in enumerate(traces)
+    ]
+
+
+def _strength(trace: Trace) -> int:
+    return _WEAKEST_FIRST.index(trace.method)
 
 
 def attribute(traces: Sequence[Trace], phases: Sequence[PhaseWindow], *, origin_s: float) -> list[EnergyReading]:
@@ -53,12 +79,19 @@ def _note(trace: Trace, energy: WindowEnergy) -> str:
     return "; ".join(words)
 
 
-def summarise(readings: Sequence[EnergyReading], phases: Sequence[PhaseWindow]) -> EnergySummary | None:
+def summarise(
+    readings: Sequence[EnergyReading], phases: Sequence[PhaseWindow], split: EnergySplit | None = None
+) -> EnergySummary | None:
     """The measured phase in a few numbers.
 
     Headline readings of processors, GPUs and DRAM are added, once each. What holds them (`system`) or is held by them
     (`part`) is never added; a `system` alone is the sum where nothing else was measured. Net is gross less mean
     baseline power x duration.
+
+    Args:
+        readings: of all phases.
+        phases: of the trial.
+        split: the same sum, shared out among the requests; None where nobody did.
 
     Returns:
         None where the measured phase has no reading. `energy_j` is None where a reading that belongs in the sum is
@@ -84,6 +117,10 @@ def summarise(readings: Sequence[EnergyReading], phases: Sequence[PhaseWindow]) 
         method=next(method for method in _WEAKEST_FIRST if any(reading.method is method for reading in measured)),
         source="+".join(sorted({reading.source for reading in measured})),
         domains=[reading.domain for reading in measured],
+        prefill_energy_j=split.prefill_energy_j if split else None,
+        decode_energy_j=split.decode_energy_j if split else None,
+        unassigned_energy_j=split.unassigned_energy_j if split else None,
+        split_note=split.note if split else "",
     )
 
 
@@ -97,6 +134,18 @@ def added(readings: Sequence[EnergyReading], phase: Phase) -> list[EnergyReading
     headline = [reading for reading in readings if reading.phase is phase and reading.is_headline]
     parts = [reading for reading in headline if reading.component in _ADDED]
     return parts or [reading for reading in headline if reading.component == "system"][:1]
+
+
+def added_traces(traces: Sequence[Trace], readings: Sequence[EnergyReading], phase: Phase) -> list[Trace]:
+    """The traces behind `added`.
+
+    Args:
+        traces: all of them.
+        readings: that `attribute` made of them.
+        phase: whose sum.
+    """
+    in_sum = {(reading.domain, reading.source) for reading in added(readings, phase)}
+    return [trace for trace in traces if trace.is_headline and (trace.domain, trace.source) in in_sum]
 
 
 def _sum(readings: Sequence[EnergyReading]) -> float | None:

@@ -5,6 +5,7 @@ Both kinds become one thing, a cumulative energy E(t) that is linear between sam
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -53,10 +54,13 @@ class CumulativeEnergy:
     """
 
     def __init__(self, trace: Trace) -> None:
-        keep = np.append(np.diff(trace.time_s) > 0, True) if trace.time_s.size else np.zeros(0, dtype=np.bool_)
-        self._time_s: FloatArray = trace.time_s[keep]
-        values: FloatArray = trace.values[keep]
+        self._time_s, values = trace.time_s, trace.values
         self._spans_s = np.diff(self._time_s)
+        # Most traces have no equal times: nothing to copy.
+        if self._spans_s.size and not self._spans_s.min() > 0:
+            keep = np.append(self._spans_s > 0, True)
+            self._time_s, values = self._time_s[keep], values[keep]
+            self._spans_s = np.diff(self._time_s)
         self._power_w: FloatArray | None = None
         self._counter: UnwoundCounter | None = None
         self._wrap_at = np.zeros(0, dtype=np.intp)
@@ -64,29 +68,39 @@ class CumulativeEnergy:
             candidates_j = _WRAPS_INFERRED.get(trace.source, ())
             self._counter = unwrap_counter(self._time_s, values, wrap_j=trace.wrap_j, candidates_j=candidates_j)
             self._energy_j = self._counter.energy_j
-            bad = set(self._counter.unexplained)
-            down = np.flatnonzero(np.diff(values) < 0) + 1
-            self._wrap_at = np.array([index for index in down if int(index) not in bad], dtype=np.intp)
+            if self._counter.n_wraps:
+                down = np.flatnonzero(values[1:] < values[:-1]) + 1
+                self._wrap_at = np.setdiff1d(down, np.array(self._counter.unexplained, dtype=np.intp))
         else:
             self._power_w = values
             steps_j = (values[1:] + values[:-1]) / 2 * self._spans_s
             self._energy_j = np.concatenate([np.zeros(min(1, values.size)), np.cumsum(steps_j)])
 
-    @property
+    @cached_property
     def period_s(self) -> float | None:
         """Median interval, s; None with fewer than two samples."""
-        return float(np.median(self._spans_s)) if self._spans_s.size else None
+        if not self._spans_s.size:
+            return None
+        # np.median takes longer over its checks than over a trace.
+        lower, upper = (self._spans_s.size - 1) // 2, self._spans_s.size // 2
+        ordered_s = np.partition(self._spans_s, (lower, upper))
+        return float((ordered_s[lower] + ordered_s[upper]) / 2)
 
     def at(self, time_s: float) -> float:
         """Cumulative joules at a time inside the trace; outside, those of its nearest end."""
+        return float(self.at_times(np.array([time_s]))[0])
+
+    def at_times(self, time_s: FloatArray) -> FloatArray:
+        """The same for many times, shape (n,) -> (n,)."""
         if self._power_w is None or self._time_s.size < 2:
-            return float(np.interp(time_s, self._time_s, self._energy_j))
-        index = int(np.clip(np.searchsorted(self._time_s, time_s, side="right") - 1, 0, self._time_s.size - 2))
-        span_s = float(self._spans_s[index])
-        into_s = min(max(time_s - float(self._time_s[index]), 0.0), span_s)
-        start_w, end_w = float(self._power_w[index]), float(self._power_w[index + 1])
+            return np.interp(time_s, self._time_s, self._energy_j)
+        index = np.clip(np.searchsorted(self._time_s, time_s, side="right") - 1, 0, self._time_s.size - 2)
+        span_s = self._spans_s[index]
+        into_s = np.clip(time_s - self._time_s[index], 0.0, span_s)
+        start_w, end_w = self._power_w[index], self._power_w[index + 1]
         # Power is linear between samples, so energy is quadratic.
-        return float(self._energy_j[index]) + into_s * (start_w + (end_w - start_w) * into_s / span_s / 2)
+        energy_j: FloatArray = self._energy_j[index] + into_s * (start_w + (end_w - start_w) * into_s / span_s / 2)
+        return energy_j
 
     def window(self, start_s: float, end_s: float) -> WindowEnergy:
         """Energy between two times.
@@ -112,20 +126,20 @@ class CumulativeEnergy:
         uncovered_s = min(max(first_s - start_s, 0.0) + max(end_s - last_s, 0.0), end_s - start_s)
         inside = (self._time_s >= start_s) & (self._time_s <= end_s)
         touches = (self._time_s[1:] > start_s) & (self._time_s[:-1] < end_s)
-        gaps = touches & (self._spans_s > GAP_PERIODS * period_s)
-        cuts = (self._time_s[:-1] < start_s) | (self._time_s[1:] > end_s)
+        gaps = np.flatnonzero(touches & (self._spans_s > GAP_PERIODS * period_s))
+        cut_gaps = (self._time_s[gaps] < start_s) | (self._time_s[gaps + 1] > end_s)
         n_wraps = int(touches[self._wrap_at - 1].sum()) if self._wrap_at.size else 0
         unexplained = self._counter.unexplained if self._counter else ()
         n_unexplained = sum(bool(touches[index - 1]) for index in unexplained)
         is_sound = uncovered_s <= period_s and not n_unexplained and bool(touches.any())
-        energy_j = float(self.at(end_s) - self.at(start_s)) if is_sound else None
+        energy_j = float(np.diff(self.at_times(np.array([start_s, end_s])))[0]) if is_sound else None
         uncertainty_j = self._uncertainty_j(start_s, end_s, touches, uncovered_s) if is_sound else None
         return WindowEnergy(
             energy_j=energy_j,
             uncertainty_j=uncertainty_j,
-            n_samples=int(inside.sum()),
-            n_gaps=int(gaps.sum()),
-            n_cut_gaps=int((gaps & cuts).sum()),
+            n_samples=int(np.count_nonzero(inside)),
+            n_gaps=int(gaps.size),
+            n_cut_gaps=int(np.count_nonzero(cut_gaps)),
             n_wraps=n_wraps,
             period_s=period_s,
             uncovered_s=uncovered_s,
@@ -139,8 +153,9 @@ class CumulativeEnergy:
         if self._power_w is None:
             cut_j = 0.0
             for mark_s in (start_s, end_s):
-                index = int(np.clip(np.searchsorted(self._time_s, mark_s, side="right") - 1, 0, self._spans_s.size - 1))
-                x = float(np.clip((mark_s - self._time_s[index]) / self._spans_s[index], 0.0, 1.0))
+                index = int(np.searchsorted(self._time_s, mark_s, side="right")) - 1
+                index = min(max(index, 0), self._spans_s.size - 1)
+                x = float((mark_s - self._time_s[index]) / self._spans_s[index])
                 if 0 < x < 1:
                     cut_j += max(x, 1 - x) * float(self._energy_j[index + 1] - self._energy_j[index])
             mean_w = float(self._energy_j[indices[-1] + 1] - self._energy_j[indices[0]]) / float(
@@ -148,12 +163,13 @@ class CumulativeEnergy:
             )
             return cut_j + uncovered_s * mean_w
         # Range of the four readings around each interval, its own two and one on either side.
-        padded_w = np.pad(self._power_w, 1, mode="edge")
-        around_w = np.stack([padded_w[shift : shift + self._spans_s.size] for shift in range(4)])[:, indices]
+        padded_w = np.concatenate([self._power_w[:1], self._power_w, self._power_w[-1:]])
+        around_w = [padded_w[indices + shift] for shift in range(4)]
+        highest_w, lowest_w = np.maximum.reduce(around_w), np.minimum.reduce(around_w)
         from_s = np.maximum(self._time_s[indices], start_s)
         to_s = np.minimum(self._time_s[indices + 1], end_s)
         # Power is linear there, so the mean over a part of the interval is the power in the middle of that part.
         means_w = np.interp((from_s + to_s) / 2, self._time_s, self._power_w)
-        spread_w = np.maximum(around_w.max(axis=0) - means_w, means_w - around_w.min(axis=0))
+        spread_w = np.maximum(highest_w - means_w, means_w - lowest_w)
         overlaps_s = to_s - from_s
-        return float((spread_w * overlaps_s).sum()) + uncovered_s * float(around_w.max())
+        return float((spread_w * overlaps_s).sum()) + uncovered_s * float(highest_w.max())

@@ -1,17 +1,21 @@
-"""Traces on disk: one long CSV per meter, a row per sample, complete enough to compute every joule again."""
+"""Traces and gauges on disk: a long CSV of each per meter, a row per sample, complete enough to compute and doubt every
+joule again.
+"""
 
 import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from contract.errors import LogFormatError
 from contract.trial_result import EnergyMethod
-from energy.trace import Trace
+from energy.trace import Gauge, Quantity, Trace
 
 COLUMNS = ("domain", "component", "kind", "method", "source", "wrap_j", "is_headline", "note", "time_s", "value")
+GAUGE_COLUMNS = ("domain", "quantity", "source", "time_s", "value")
 
 
 def write_traces(path: Path, traces: Sequence[Trace]) -> None:
@@ -39,24 +43,65 @@ def read_traces(path: Path) -> list[Trace]:
     Raises:
         LogFormatError: names the file and the line.
     """
+    return [_trace(path, head, *samples) for head, samples in _read_series(path, COLUMNS).items()]
+
+
+def write_gauges(path: Path, gauges: Sequence[Gauge]) -> None:
+    """Write gauges; floats in full precision.
+
+    Args:
+        path: is replaced.
+        gauges: may be empty.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(GAUGE_COLUMNS)
+        for gauge in gauges:
+            writer.writerows(
+                (gauge.domain, gauge.quantity, gauge.source, repr(time_s), repr(value))
+                for time_s, value in zip(gauge.time_s.tolist(), gauge.values.tolist(), strict=True)
+            )
+
+
+def read_gauges(path: Path) -> list[Gauge]:
+    """Read what `write_gauges` wrote.
+
+    Raises:
+        LogFormatError: names the file and the line.
+    """
+    return [_gauge(path, head, *samples) for head, samples in _read_series(path, GAUGE_COLUMNS).items()]
+
+
+def _read_series(path: Path, columns: Sequence[str]) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
+    """Rows of equal first columns -> their times and values, the last two columns."""
     series: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
-        if tuple(next(reader, ())) != COLUMNS:
-            raise LogFormatError(f"{path}, line 1: not a trace log of JouleBed.", file=str(path), line=1)
+        if tuple(next(reader, ())) != tuple(columns):
+            raise LogFormatError(f"{path}, line 1: not a log of JouleBed.", file=str(path), line=1)
         for row in reader:
             try:
-                time_s, value = float(row[8]), float(row[9])
+                *head, time_text, value_text = row
+                if len(row) != len(columns):
+                    raise ValueError(f"{len(row)} fields, not {len(columns)}")
+                time_s, value = float(time_text), float(value_text)
                 if not (math.isfinite(time_s) and math.isfinite(value)):
-                    raise ValueError(f"{row[8]}, {row[9]} is not finite")
-            except (IndexError, ValueError) as error:
+                    raise ValueError(f"{time_text}, {value_text} is not finite")
+            except ValueError as error:
                 raise LogFormatError(
                     f"{path}, line {reader.line_num}: {error}.", file=str(path), line=reader.line_num
                 ) from error
-            times_s, values = series.setdefault(tuple(row[:8]), ([], []))
+            times_s, values = series.setdefault(tuple(head), ([], []))
             times_s.append(time_s)
             values.append(value)
-    return [_trace(path, head, *samples) for head, samples in series.items()]
+    return series
+
+
+def _gauge(path: Path, head: tuple[str, ...], times_s: list[float], values: list[float]) -> Gauge:
+    domain, quantity, source = head
+    if quantity not in get_args(Quantity):
+        raise LogFormatError(f"{path}: {domain} has the quantity {quantity!r}.", file=str(path))
+    return Gauge(domain, quantity, source, np.array(times_s), np.array(values))  # type: ignore[arg-type]
 
 
 def _trace(path: Path, head: tuple[str, ...], times_s: list[float], values: list[float]) -> Trace:

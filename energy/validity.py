@@ -1,67 +1,21 @@
-"""Rules that mark a result suspect: each one looks at one thing, and says in words what it found."""
+"""Rules that mark a result suspect: each one looks at one thing, and says in words what it found.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+The rules on energy and tokens are here, those on the state of the devices in `energy.device_rules`.
+docs/validity.md lists all of them by code.
+"""
 
-import numpy as np
+import itertools
 
-from contract.trial_result import EnergyReading, Phase, PhaseWindow, SuspectReason
-from energy.attribution import added
-from energy.integrate import GAP_PERIODS, CumulativeEnergy, WindowEnergy
-from energy.trace import Trace
+from contract.trial_result import EnergyMethod, EnergyReading, Phase, SuspectReason
+from energy.device_rules import DEVICE_RULES
+from energy.evidence import Evidence, Rule
+from energy.integrate import GAP_PERIODS
 
-_STALE_SAMPLES = 25
-"""A power reading that stays equal to the milliwatt for this many samples (5 s at 200 ms) is not being refreshed."""
+DISAGREEMENT = 0.05
+"""Two estimators of a domain that differ by more than this share of the headline are not both right."""
 
 _SLACK_S = 0.02
 """EnergiBridge stamps whole milliseconds of the wall clock, which is mapped to the monotonic one: not a short log."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules look at.
-
-    Attributes:
-        readings: of all phases.
-        traces: on one clock.
-        phases: relative to `origin_s`.
-        origin_s: on the traces' clock.
-        n_requests: that were answered.
-        n_output_tokens: of all answers.
-        n_requests_kept: of which a record was kept; None where nobody counted.
-    """
-
-    readings: Sequence[EnergyReading]
-    traces: Sequence[Trace]
-    phases: Sequence[PhaseWindow]
-    origin_s: float
-    n_requests: int
-    n_output_tokens: int
-    n_requests_kept: int | None = None
-
-    def measured(self) -> list[EnergyReading]:
-        """Readings in the sum of the measured phase.
-
-        A part (cores, an idle integrated GPU) is in its package already: what is wrong with it stands in its own
-        reading, and puts no doubt on the sum.
-        """
-        return added(self.readings, Phase.MEASURE)
-
-    def windows(self) -> list[tuple[Trace, WindowEnergy]]:
-        """Traces in that sum, each with its window of the measured phase; empty without that phase."""
-        phase = next((window for window in self.phases if window.phase is Phase.MEASURE), None)
-        if phase is None:
-            return []
-        start_s = self.origin_s + phase.start_s
-        in_sum = {(reading.domain, reading.source) for reading in self.measured()}
-        return [
-            (trace, CumulativeEnergy(trace).window(start_s, start_s + phase.duration_s))
-            for trace in self.traces
-            if trace.is_headline and (trace.domain, trace.source) in in_sum
-        ]
-
-
-Rule = Callable[[Evidence], list[SuspectReason]]
 
 
 def energy_is_missing(evidence: Evidence) -> list[SuspectReason]:
@@ -94,7 +48,7 @@ def log_is_short(evidence: Evidence) -> list[SuspectReason]:
             code="log_short",
             message=f"{trace.domain}: the samples miss {window.uncovered_s:.3f} s of the measured phase.",
         )
-        for trace, window in evidence.windows()
+        for trace, window in evidence.windows
         if window.uncovered_s > _SLACK_S
     ]
 
@@ -106,7 +60,7 @@ def counter_is_broken(evidence: Evidence) -> list[SuspectReason]:
             code="counter_step",
             message=f"{trace.domain}: {window.n_unexplained} steps of the counter that no wrap and no power explain.",
         )
-        for trace, window in evidence.windows()
+        for trace, window in evidence.windows
         if window.n_unexplained
     ]
 
@@ -118,7 +72,7 @@ def samples_have_gaps(evidence: Evidence) -> list[SuspectReason]:
     mark matters: its joules are split by guess between the phases.
     """
     reasons = []
-    for trace, window in evidence.windows():
+    for trace, window in evidence.windows:
         n_gaps = window.n_gaps if trace.kind == "power" else window.n_cut_gaps
         if n_gaps and window.period_s is not None:
             text = f"{trace.domain}: {n_gaps} gaps longer than {GAP_PERIODS:g} periods of {window.period_s:.3f} s."
@@ -126,27 +80,37 @@ def samples_have_gaps(evidence: Evidence) -> list[SuspectReason]:
     return reasons
 
 
-def sensor_is_stale(evidence: Evidence) -> list[SuspectReason]:
-    """A power reading that does not move over many samples of the measured phase is repeated, not read."""
-    window = next((window for window in evidence.phases if window.phase is Phase.MEASURE), None)
-    reasons: list[SuspectReason] = []
-    if window is None:
-        return reasons
-    start_s = evidence.origin_s + window.start_s
-    for trace in evidence.traces:
-        if trace.kind != "power" or trace.component != "gpu":
+def estimators_disagree(evidence: Evidence) -> list[SuspectReason]:
+    """Two sensors of one domain differ by more than `DISAGREEMENT`, and by more than the marks can explain.
+
+    At each end of the phase either one may be a sampling period off, so they are allowed the joules of both their
+    periods on top; in a phase of a minute sampled at 200 ms that is 0.7 %. The sampling bound of power readings is
+    not allowed for: it grows with every swing of the load and would excuse any sensor. An estimate from a model is no
+    sensor, and takes no part.
+    """
+    duration_s = evidence.measure.duration_s if evidence.measure else 0.0
+    sensors = [
+        reading
+        for reading in evidence.readings
+        if reading.phase is Phase.MEASURE and reading.method is not EnergyMethod.ESTIMATE
+    ]
+    reasons = []
+    for headline, other in itertools.permutations(sensors, 2):
+        if not headline.is_headline or other.is_headline or headline.domain != other.domain or duration_s <= 0:
             continue
-        inside = (trace.time_s >= start_s) & (trace.time_s <= start_s + window.duration_s)
-        changes = np.flatnonzero(np.diff(trace.values[inside]) != 0)
-        runs = np.diff(np.concatenate([[-1], changes, [int(inside.sum()) - 1]]))
-        longest = int(runs.max()) if inside.sum() > 1 else 0
-        if longest >= _STALE_SAMPLES:
-            reasons.append(
-                SuspectReason(
-                    code="stale_sensor", message=f"{trace.domain}: the same power in {longest} samples on end."
-                )
-            )
+        if headline.energy_j is None or other.energy_j is None:
+            continue  # the headline's own rules tell of it; a second estimator may be absent
+        apart_j = abs(headline.energy_j - other.energy_j)
+        marks_s = (headline.period_s or 0.0) + (other.period_s or 0.0)
+        marks_j = max(abs(headline.energy_j), abs(other.energy_j)) * marks_s / duration_s
+        if apart_j > DISAGREEMENT * abs(headline.energy_j) + marks_j:
+            text = f"{headline.domain}: {_figure(headline)}, but {_figure(other)}."
+            reasons.append(SuspectReason(code="estimators_disagree", message=text))
     return reasons
+
+
+def _figure(reading: EnergyReading) -> str:
+    return f"{reading.energy_j:.1f} J by {reading.source} ({reading.method.value})"
 
 
 def tokens_are_missing(evidence: Evidence) -> list[SuspectReason]:
@@ -156,6 +120,14 @@ def tokens_are_missing(evidence: Evidence) -> list[SuspectReason]:
     if not evidence.n_requests:
         return [SuspectReason(code="no_requests", message="No request was answered.")]
     return []
+
+
+def prompts_are_missing(evidence: Evidence) -> list[SuspectReason]:
+    """Fewer requests were answered than the workload prepared: another, smaller workload was measured."""
+    planned = evidence.n_planned
+    if planned is None or planned == evidence.n_requests:
+        return []
+    return [SuspectReason(code="prompts_missing", message=f"{evidence.n_requests} of {planned} prompts were answered.")]
 
 
 def requests_are_missing(evidence: Evidence) -> list[SuspectReason]:
@@ -172,8 +144,10 @@ RULES: tuple[Rule, ...] = (
     log_is_short,
     counter_is_broken,
     samples_have_gaps,
-    sensor_is_stale,
+    estimators_disagree,
+    *DEVICE_RULES,
     tokens_are_missing,
+    prompts_are_missing,
     requests_are_missing,
 )
 

@@ -8,9 +8,11 @@
 | progress.jsonl | child | one `Progress` line per change of state or finished request |
 | record.json | child | the `ChildRecord`, replaced atomically, last of all |
 | requests.jsonl | child | one `RequestRecord` per measured request, in workload order |
-| trace_SOURCE.csv | child | samples of an in-process meter (`energy.trace_log`) |
+| trace_METER.csv | child | samples of an in-process meter (`energy.trace_log`) |
+| gauges_METER.csv | child | the clocks, temperatures and the like that it sampled beside (`energy.trace_log`) |
 | energibridge.csv, energibridge-summary.txt | EnergiBridge | its log, and what it printed |
 | child.log | child | its standard output and error |
+| request_energy.csv | node (`collect`) | joules of each measured request (`testbed.request_sheet`) |
 | result.json | node (`collect`) | the TrialResult, replaced atomically |
 | acknowledged | node | empty: the orchestrator has everything |
 
@@ -25,8 +27,8 @@ from pydantic import BaseModel, Field, JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
-from contract.trial_result import LoadReport, PhaseWindow, SuspectReason, WorkloadReport
-from contract.units import Seconds, Sha256, WireModel
+from contract.trial_result import LoadReport, MeterCost, PhaseWindow, SuspectReason, WorkloadReport
+from contract.units import Sha256, WireModel
 
 SPEC = "spec.json"
 STATUS = "status.json"
@@ -34,6 +36,7 @@ PROCESS = "process.json"
 PROGRESS = "progress.jsonl"
 RECORD = "record.json"
 REQUESTS = "requests.jsonl"
+REQUEST_ENERGY = "request_energy.csv"
 CHILD_LOG = "child.log"
 ENERGIBRIDGE_LOG = "energibridge.csv"
 ENERGIBRIDGE_SUMMARY = "energibridge-summary.txt"
@@ -84,7 +87,7 @@ class ChildRecord(WireModel):
     workload: WorkloadReport | None = None
     start_temp_c: float | None = None
     meter_settings: dict[str, JsonValue] = Field(default_factory=dict)
-    sampler_cpu_s: Seconds | None = None
+    meters: list[MeterCost] = Field(default_factory=list)
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""

@@ -4,7 +4,7 @@ so that EnergiBridge's log is complete, and a trial that died still yields what 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from contract.attempt_state import AttemptState
 from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError, error_from_body
 from contract.trial_result import (
     ArtifactRef,
+    EnergyReading,
     NodeIdentity,
     Phase,
     SuspectReason,
@@ -21,14 +22,17 @@ from contract.trial_result import (
 )
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
-from energy.attribution import attribute, summarise
+from energy.attribution import added_traces, attribute, settle_headlines, summarise
 from energy.energibridge_log import read_energibridge_log
-from energy.trace import Trace
-from energy.trace_log import read_traces
-from energy.validity import Evidence, find_reasons
+from energy.evidence import Evidence
+from energy.request_energy import EnergySplit, share_energy
+from energy.trace import Gauge, Trace
+from energy.trace_log import read_gauges, read_traces
+from energy.validity import find_reasons
 from testbed import attempt_folder
-from testbed.attempt_folder import ChildRecord, write_atomic
+from testbed.attempt_folder import ChildRecord, RequestRecord, write_atomic
 from testbed.meters.energibridge_meter import figure_terms
+from testbed.request_sheet import request_sheet, timing
 
 _NOT_EVIDENCE = frozenset(
     {
@@ -40,6 +44,15 @@ _NOT_EVIDENCE = frozenset(
         attempt_folder.ACKNOWLEDGED,
     }
 )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What the meters left, and why some of it cannot be read."""
+
+    traces: tuple[Trace, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
+    reasons: tuple[SuspectReason, ...] = ()
 
 
 def collect(
@@ -70,22 +83,32 @@ def collect(
         failure = error_from_body(record.error)
     if failure is None and record is None and not cancelled:
         failure = ChildDiedError("The trial's process left no record. See child.log.")
-    traces, reasons = ([], []) if record is None else _read_all_traces(folder, record)
+    samples = _read_samples(folder, record) if record else _Samples()
+    requests = _read_requests(folder)
     phases = record.phases if record else []
-    readings = attribute(traces, phases, origin_s=record.origin_s) if record else []
+    readings = attribute(samples.traces, phases, origin_s=record.origin_s) if record else []
     measure = next((window for window in phases if window.phase is Phase.MEASURE), None)
     workload = record.workload if record else None
+    reasons: list[SuspectReason] = []
     if record is not None and failure is None and not cancelled:
         evidence = Evidence(
             readings=readings,
-            traces=traces,
+            traces=samples.traces,
             phases=phases,
             origin_s=record.origin_s,
             n_requests=workload.n_requests if workload else 0,
             n_output_tokens=workload.n_output_tokens if workload else 0,
-            n_requests_kept=_count_requests(folder) if workload else None,
+            n_requests_kept=len(requests) if workload else None,
+            n_planned=workload.n_planned if workload else None,
+            gauges=samples.gauges,
+            expected_clock_mhz=spec.meter.expected_clock_mhz,
         )
-        reasons = [*record.reasons, *reasons, *find_reasons(evidence)]
+        reasons = [*record.reasons, *samples.reasons, *find_reasons(evidence)]
+    split = _split(record, samples.traces, readings, requests) if record else None
+    summary = summarise(readings, phases, split)
+    if split is not None and split.requests and summary is not None:
+        sheet = request_sheet(requests, split, summary.method)
+        write_atomic(folder / attempt_folder.REQUEST_ENERGY, sheet)
     has_speed = workload is not None and measure is not None and measure.duration_s > 0
     result = TrialResult(
         protocol_version=PROTOCOL_VERSION,
@@ -100,12 +123,12 @@ def collect(
         start_temp_c=record.start_temp_c if record else None,
         phases=phases,
         energy=readings,
-        summary=summarise(readings, phases),
+        summary=summary,
         duration_s=measure.duration_s if measure else None,
         tokens_per_s=workload.n_output_tokens / measure.duration_s if has_speed else None,  # type: ignore[union-attr]
         workload=workload,
         load=record.load if record else None,
-        sampler_cpu_s=record.sampler_cpu_s if record else None,
+        meters=record.meters if record else [],
         node=node,
         artifacts=list_artifacts(folder),
     )
@@ -127,12 +150,37 @@ def list_artifacts(folder: Path) -> list[ArtifactRef]:
     return artifacts
 
 
-def _count_requests(folder: Path) -> int:
-    """Complete lines of requests.jsonl; 0 where there is none."""
+def _read_requests(folder: Path) -> list[RequestRecord]:
+    """What can be read of requests.jsonl, which may be absent, or end in half a line."""
     try:
-        return (folder / attempt_folder.REQUESTS).read_bytes().count(b"\n")
+        lines = (folder / attempt_folder.REQUESTS).read_bytes().splitlines()
     except FileNotFoundError:
-        return 0
+        return []
+    records = []
+    for line in lines:
+        try:
+            records.append(RequestRecord.model_validate_json(line))
+        except ValidationError:
+            continue  # the rules count what is left
+    return records
+
+
+def _split(
+    record: ChildRecord, traces: Sequence[Trace], readings: Sequence[EnergyReading], requests: Sequence[RequestRecord]
+) -> EnergySplit | None:
+    """The measured phase shared out among the requests; None where the trial did not come so far."""
+    measure = next((window for window in record.phases if window.phase is Phase.MEASURE), None)
+    if measure is None:
+        return None
+    if record.workload is None or len(requests) != record.workload.n_requests:
+        return EnergySplit(note="not every request is on record")
+    start_s = record.origin_s + measure.start_s
+    return share_energy(
+        added_traces(traces, readings, Phase.MEASURE),
+        [timing(request) for request in requests],
+        start_s=start_s,
+        end_s=start_s + measure.duration_s,
+    )
 
 
 def _read_record(folder: Path) -> ChildRecord | None:
@@ -143,13 +191,19 @@ def _read_record(folder: Path) -> ChildRecord | None:
         return None
 
 
-def _read_all_traces(folder: Path, record: ChildRecord) -> tuple[list[Trace], list[SuspectReason]]:
-    """All traces on the monotonic clock, and what could not be read."""
+def _read_samples(folder: Path, record: ChildRecord) -> _Samples:
+    """All samples on the monotonic clock, one headline per domain, and what could not be read."""
     traces: list[Trace] = []
+    gauges: list[Gauge] = []
     reasons: list[SuspectReason] = []
     for path in sorted(folder.glob("trace_*.csv")):
         try:
             traces += read_traces(path)
+        except JouleBedError as error:
+            reasons.append(SuspectReason(code=error.code, message=error.message))
+    for path in sorted(folder.glob("gauges_*.csv")):
+        try:
+            gauges += read_gauges(path)
         except JouleBedError as error:
             reasons.append(SuspectReason(code=error.code, message=error.message))
     log_path = folder / attempt_folder.ENERGIBRIDGE_LOG
@@ -164,7 +218,8 @@ def _read_all_traces(folder: Path, record: ChildRecord) -> tuple[list[Trace], li
         else:
             offset_s = record.unix_minus_monotonic_s
             traces += [replace(trace, time_s=trace.time_s - offset_s) for trace in log.traces]
-    return traces, reasons
+            gauges += [replace(gauge, time_s=gauge.time_s - offset_s) for gauge in log.gauges]
+    return _Samples(tuple(settle_headlines(traces)), tuple(gauges), tuple(reasons))
 
 
 def _state(failure: JouleBedError | None, reasons: Sequence[SuspectReason], *, cancelled: bool) -> AttemptState:

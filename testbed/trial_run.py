@@ -8,10 +8,10 @@ from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import InvalidRequestError, JouleBedError
-from contract.trial_result import LoadReport, Phase, PhaseWindow, SuspectReason, WorkloadReport
+from contract.trial_result import LoadReport, MeterCost, Phase, PhaseWindow, SuspectReason, WorkloadReport
 from contract.trial_spec import SamplingSpec, TrialSpec
 from contract.units import sha256_of
-from energy.trace_log import write_traces
+from energy.trace_log import write_gauges, write_traces
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord, Progress, RequestRecord
 from testbed.clock import Clock
@@ -21,6 +21,8 @@ from testbed.workloads.base import PreparedWorkload, Workload
 
 _WARMUP_MESSAGES = ({"role": "user", "content": "Name three colours."},)
 _WARMUP_TOKENS = 16
+_HAVE_LOGS = frozenset({"energibridge"})
+"""Meters that leave a log of their own, which is the evidence: a second copy could only differ from it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class _Story:
     workload: WorkloadReport | None = None
     start_temp_c: float | None = None
     meter_settings: dict[str, JsonValue] = field(default_factory=dict)
-    sampler_cpu_s: float | None = None
+    meters: list[MeterCost] = field(default_factory=list)
     reasons: list[SuspectReason] = field(default_factory=list)
 
     def record(self, error: JouleBedError | None) -> ChildRecord:
@@ -133,7 +135,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
     prepared = parts.workload.prepare()
     temperatures = parts.thermometer.read()
     story.start_temp_c = max((reading.temp_c for reading in temperatures), default=None)
-    wrapper_cpu_start_s = parts.wrapper_cpu_s()
+    wrapper_cpu_start_s, wrapper_start_ns = parts.wrapper_cpu_s(), clock.monotonic_ns()
     story.meter_settings.update(parts.wrapper_settings)
 
     started: list[Meter] = []
@@ -147,8 +149,10 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
         # Also on the way out of a failure: a sampler that outlives its trial would disturb the next one.
         _stop_meters(started, out_dir, story)
     wrapper_cpu_end_s = parts.wrapper_cpu_s()
-    if wrapper_cpu_start_s is not None and wrapper_cpu_end_s is not None:
-        story.sampler_cpu_s = wrapper_cpu_end_s - wrapper_cpu_start_s
+    for name in parts.wrapper_settings:
+        is_known = wrapper_cpu_start_s is not None and wrapper_cpu_end_s is not None
+        cpu_s = wrapper_cpu_end_s - wrapper_cpu_start_s if is_known else None  # type: ignore[operator]
+        story.meters.append(_cost(name, cpu_s, (clock.monotonic_ns() - wrapper_start_ns) / 1e9))
 
     progress.note(AttemptState.COLLECTING)
     story.workload = _write_requests(spec, parts.workload, prepared, completions, out_dir)
@@ -231,21 +235,26 @@ def _warmup_requests(spec: TrialSpec) -> list[GenerationRequest]:
 
 
 def _stop_meters(meters: Sequence[Meter], out_dir: Path, story: _Story) -> None:
-    costs: list[float | None] = []
     for meter in meters:
         try:
             report = meter.stop()
         except JouleBedError as failure:
             story.reasons.append(SuspectReason(code=failure.code, message=f"Meter {meter.name}: {failure.message}"))
+            story.meters.append(_cost(meter.name, None, None))
             continue
         story.meter_settings[meter.name] = dict(report.settings)
         story.reasons += [SuspectReason(code="meter", message=f"{meter.name}: {text}") for text in report.warnings]
-        costs.append(report.sampler_cpu_s)
-        # EnergiBridge leaves a log of its own, which is the evidence; a second copy could only differ from it.
-        if not (out_dir / attempt_folder.ENERGIBRIDGE_LOG).exists():
-            write_traces(out_dir / f"trace_{meter.name}.csv", report.traces)
-    known = [cost for cost in costs if cost is not None]
-    story.sampler_cpu_s = sum(known) if known and len(known) == len(costs) else None
+        story.meters.append(_cost(meter.name, report.sampler_cpu_s, report.window_s))
+        if meter.name in _HAVE_LOGS:
+            continue
+        write_traces(out_dir / f"trace_{meter.name}.csv", report.traces)
+        if report.gauges:
+            write_gauges(out_dir / f"gauges_{meter.name}.csv", report.gauges)
+
+
+def _cost(name: str, cpu_s: float | None, window_s: float | None) -> MeterCost:
+    cpu_share = cpu_s / window_s if cpu_s is not None and window_s else None
+    return MeterCost(name=name, cpu_s=cpu_s, window_s=window_s, cpu_share=cpu_share)
 
 
 def _write_requests(
@@ -255,7 +264,9 @@ def _write_requests(
     completions: Sequence[Completion],
     out_dir: Path,
 ) -> WorkloadReport:
-    verdicts = [workload.judge(item, done.text) for item, done in zip(prepared.items, completions, strict=True)]
+    answers = {done.request_id: done for done in completions}
+    answered = [(item, answers[item.item_id]) for item in prepared.items if item.item_id in answers]
+    verdicts = [workload.judge(item, done.text) for item, done in answered]
     records = [
         RequestRecord(
             item_id=item.item_id,
@@ -273,7 +284,7 @@ def _write_requests(
             predicted_label=verdict.predicted_label,
             is_correct=verdict.is_correct,
         )
-        for item, done, verdict in zip(prepared.items, completions, verdicts, strict=True)
+        for (item, done), verdict in zip(answered, verdicts, strict=True)
     ]
     lines = "".join(record.model_dump_json() + "\n" for record in records)
     attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
@@ -282,7 +293,8 @@ def _write_requests(
         source=prepared.source,
         prompt_sha256=sha256_of([record.prompt_sha256 for record in records]),
         n_requests=len(records),
+        n_planned=len(prepared.items),
         n_prompt_tokens=sum(record.n_prompt_tokens for record in records),
         n_output_tokens=sum(record.n_output_tokens for record in records),
-        score=workload.score(prepared.items, verdicts),
+        score=workload.score([item for item, _ in answered], verdicts),
     )

@@ -17,6 +17,7 @@ from contract.trial_result import (
     EnergyReading,
     EnergySummary,
     LoadReport,
+    MeterCost,
     NodeIdentity,
     Phase,
     PhaseWindow,
@@ -209,7 +210,7 @@ def make_result(
             model_revision="r1",
             load_s=1.5,
         ),
-        sampler_cpu_s=0.1,
+        meters=[MeterCost(name=source, cpu_s=0.1, window_s=10.0, cpu_share=0.01)],
         node=NodeIdentity(
             hostname="box",
             os="Linux",

@@ -15,6 +15,7 @@ from contract.trial_result import (
     EnergyReading,
     EnergySummary,
     LoadReport,
+    MeterCost,
     NodeIdentity,
     NodeInfo,
     Phase,
@@ -26,7 +27,7 @@ from contract.trial_result import (
     TrialResult,
     WorkloadReport,
 )
-from contract.trial_spec import EngineSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
+from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_VERSION
 
 AT = datetime(2026, 11, 21, 12, 0, 0, 250000, tzinfo=UTC)
@@ -43,6 +44,7 @@ SPEC = TrialSpec(
     engine=EngineSpec(name="vllm", lifetime="block", max_concurrency=32, options={"dtype": "bfloat16", "threads": 1}),
     sampling=SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=2048),
     workload=WorkloadSpec(name="superglue", concurrency=4, options={"task": "RTE", "n_items": 80}),
+    meter=MeterSpec(name="energibridge", expected_clock_mhz={"gpu:0": 1005.0}),
     baseline_s=10.0,
 )
 
@@ -106,6 +108,10 @@ RESULT = TrialResult(
         method=EnergyMethod.SAMPLED,
         source="energibridge",
         domains=["cpu_package", "gpu:0"],
+        prefill_energy_j=4000.5,
+        decode_energy_j=30500.0,
+        unassigned_energy_j=500.0,
+        split_note="the median prefill of 0.05 s is shorter than the sampling period of 0.2 s",
     ),
     duration_s=100.0,
     tokens_per_s=120.0,
@@ -114,6 +120,7 @@ RESULT = TrialResult(
         source="folder",
         prompt_sha256="b" * 64,
         n_requests=80,
+        n_planned=80,
         n_prompt_tokens=9000,
         n_output_tokens=12000,
         score=TaskScore(
@@ -130,7 +137,7 @@ RESULT = TrialResult(
         load_s=12.5,
         settings={"dtype": "bfloat16"},
     ),
-    sampler_cpu_s=0.4,
+    meters=[MeterCost(name="energibridge", cpu_s=0.4, window_s=125.0, cpu_share=0.0032)],
     node=NODE,
     artifacts=[ArtifactRef(name="requests.jsonl", size_bytes=1234, sha256="c" * 64)],
 )

@@ -66,7 +66,10 @@ def test_any_open_state_may_break() -> None:
         ([("FAILED", False)], False, RunState.FAILED),
         ([("CANCELLED", False)], False, RunState.TODO),
         ([("FAILED", False), ("SUCCEEDED", True)], False, RunState.DONE),
-        ([("SUSPECT", False)], True, RunState.SUSPECT),
+        ([("SUSPECT", False)], False, RunState.SUSPECT),
+        ([("SUSPECT", False)], True, RunState.TODO),
+        ([("SUSPECT", False), ("FAILED", False)], False, RunState.SUSPECT),
+        ([("SUSPECT", False), ("SUCCEEDED", True)], False, RunState.DONE),
         ([("SUSPECT", False), ("CLAIMED", False)], True, RunState.RUNNING),
     ],
 )

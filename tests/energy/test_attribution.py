@@ -8,10 +8,9 @@ import pytest
 
 from contract.errors import LogFormatError
 from contract.trial_result import EnergyMethod, Phase, PhaseWindow
-from energy.attribution import attribute, summarise
+from energy.attribution import attribute, settle_headlines, summarise
 from energy.trace import Trace
 from energy.trace_log import read_traces, write_traces
-from energy.validity import Evidence, find_reasons
 
 TIME_S = np.arange(100.0, 131.0, 0.1)
 PHASES = [
@@ -95,53 +94,18 @@ def test_no_trace_is_no_summary() -> None:
     assert summary_of() is None
 
 
-def reasons(*traces: Trace, n_requests: int = 4, n_tokens: int = 40) -> set[str]:
-    readings = attribute(traces, PHASES, origin_s=100.0)
-    return {reason.code for reason in find_reasons(Evidence(readings, traces, PHASES, 100.0, n_requests, n_tokens))}
-
-
-def test_a_sound_trial_has_no_reasons() -> None:
-    assert reasons(CPU, GPU) == set()
-
-
-def test_each_rule_finds_its_fault() -> None:
-    inner, cut = (np.delete(np.arange(TIME_S.size), np.arange(start, start + 10)) for start in (150, 205))
-    power = {"kind": "power", "values": 200.0 + np.sin(TIME_S)}
-    constant = trace("gpu:0", "gpu", 0.0, kind="power", values=np.full_like(TIME_S, 33.0))
-    assert reasons() == {"no_energy"}
-    assert reasons(CPU, replace(GPU, time_s=TIME_S[:150], values=GPU.values[:150])) == {"no_energy", "log_short"}
-    # Less than a period is missing: the figure stands, and says that it is short.
-    assert reasons(replace(CPU, time_s=TIME_S[:210] + 0.05, values=CPU.values[:210])) == {"log_short"}
-    reset = CPU.values.copy()
-    reset[160:] -= 900.0
-    assert reasons(replace(CPU, values=reset)) == {"no_energy", "counter_step"}
-    assert reasons(trace("cpu_package", "cpu", 0.0)) == {"energy_not_positive"}
-    # A counter counts on through a gap; only where one holds a mark are its joules split by guess.
-    assert reasons(replace(CPU, time_s=TIME_S[inner], values=CPU.values[inner])) == set()
-    assert reasons(replace(CPU, time_s=TIME_S[cut], values=CPU.values[cut])) == {"gap"}
-    for kept in (inner, cut):
-        assert reasons(
-            CPU, trace("gpu:0", "gpu", 0.0, **power | {"time_s": TIME_S[kept], "values": power["values"][kept]})
-        ) == {"gap"}
-    assert reasons(CPU, constant) == {"stale_sensor"}
-    assert reasons(CPU, n_tokens=0) == {"no_tokens"}
-    assert reasons(CPU, n_requests=0, n_tokens=0) == {"no_requests"}
-    kept = Evidence(attribute([CPU], PHASES, origin_s=100.0), [CPU], PHASES, 100.0, 4, 40, n_requests_kept=3)
-    assert [reason.code for reason in find_reasons(kept)] == ["requests_missing"]
-
-
-def test_what_is_not_in_the_sum_raises_no_doubt() -> None:
-    # An idle integrated GPU (PP1) stands still, a core counter may reset: the package holds them both.
-    still = trace("cpu_uncore", "part", 0.0, values=np.full_like(TIME_S, 7.0))
-    broken = CPU.values.copy()
-    broken[160:] -= 900.0
-    core = replace(CPU, domain="cpu_core", component="part", values=broken)
-    assert reasons(CPU, GPU, still, core) == set()
-    readings = {each.domain: each for each in attribute([core], PHASES[2:], origin_s=100.0)}
-    assert readings["cpu_core"].energy_j is None and "no wrap" in readings["cpu_core"].note
-    # Where nothing else is measured, the whole system is the sum, and is doubted like any other.
-    assert reasons(trace("psys", "system", 0.0), still) == {"energy_not_positive"}
-    assert reasons(still) == {"no_energy"}
+def test_a_domain_of_two_meters_is_added_once() -> None:
+    other = replace(CPU, source="other", values=CPU.values * 1.01)
+    power = replace(CPU, source="power", kind="power", method=EnergyMethod.SAMPLED, values=np.full_like(TIME_S, 60.0))
+    model = replace(CPU, source="model", method=EnergyMethod.ESTIMATE, values=CPU.values * 3)
+    for order in ([model, power, CPU, other], [CPU, other, power, model]):
+        settled = settle_headlines([*order, GPU])
+        assert [each.source for each in settled if each.is_headline] == ["test", "test"]
+        assert [replace(each, is_headline=True) for each in settled] == [*order, GPU]
+        assert summary_of(*settled).energy_j == pytest.approx(2500.0)
+    assert summary_of(*settle_headlines([model, power])).energy_j == pytest.approx(600.0)
+    second = replace(power, is_headline=False)
+    assert settle_headlines([second, CPU]) == [second, CPU]
 
 
 def test_traces_survive_the_disk_to_the_last_bit(tmp_path: Path) -> None:

@@ -37,6 +37,22 @@ def test_the_bound_holds_for_a_window_that_cuts_an_interval(start_s: float, leng
         assert abs(found.energy_j - truth_j) <= found.uncertainty_j + 1e-9
 
 
+@given(phase_s=st.floats(0.0, 0.3), start_s=st.floats(1.0, 8.0), length_s=st.floats(0.05, 1.0))
+def test_the_bound_holds_where_power_turns_between_two_equal_readings(
+    phase_s: float, start_s: float, length_s: float
+) -> None:
+    # 0.15 s high, 0.15 s low: between two high readings 0.2 s apart it was low. Their neighbours know.
+    def high_s(until_s: float) -> float:
+        return float(np.floor(until_s / 0.3) * 0.15 + min(until_s % 0.3, 0.15))
+
+    watts = np.where((TIME_S + phase_s) % 0.3 < 0.15, 300.0, 50.0)
+    trace = Trace("gpu:0", "gpu", "power", EnergyMethod.SAMPLED, "test", TIME_S, watts)
+    found = CumulativeEnergy(trace).window(start_s, start_s + length_s)
+    truth_j = 50.0 * length_s + 250.0 * (high_s(start_s + length_s + phase_s) - high_s(start_s + phase_s))
+    assert found.energy_j is not None and found.uncertainty_j is not None
+    assert abs(found.energy_j - truth_j) <= found.uncertainty_j + 1e-9
+
+
 @given(x=st.floats(0.0, 1.0))
 def test_the_bound_of_a_counter_covers_either_side_of_a_mark(x: float) -> None:
     values = 100.0 * TIME_S

@@ -1,5 +1,6 @@
 """From an attempt's files to its result."""
 
+import csv
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from contract.attempt_state import AttemptState
 from contract.errors import ChildDiedError, DeadlineExceededError, ModelNotFoundError
 from contract.trial_result import (
     EnergyMethod,
+    MeterCost,
     NodeIdentity,
     Phase,
     PhaseWindow,
@@ -18,10 +20,10 @@ from contract.trial_result import (
     TrialResult,
     WorkloadReport,
 )
-from contract.trial_spec import EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
-from energy.trace import Trace
-from energy.trace_log import write_traces
-from testbed.attempt_folder import ChildRecord
+from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, TrialSpec, WorkloadSpec
+from energy.trace import Gauge, Trace
+from energy.trace_log import write_gauges, write_traces
+from testbed.attempt_folder import ChildRecord, RequestRecord
 from testbed.collect import collect
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -46,16 +48,46 @@ RECORD = ChildRecord(
         PhaseWindow(phase=Phase.MEASURE, start_s=4.0, duration_s=5.0),
     ],
     workload=WorkloadReport(
-        name="fake", source="fake", prompt_sha256="0" * 64, n_requests=4, n_prompt_tokens=40, n_output_tokens=100
+        name="fake",
+        source="fake",
+        prompt_sha256="0" * 64,
+        n_requests=4,
+        n_planned=4,
+        n_prompt_tokens=40,
+        n_output_tokens=100,
     ),
-    sampler_cpu_s=0.01,
+    meters=[MeterCost(name="rapl", cpu_s=0.01, window_s=10.0, cpu_share=0.001)],
 )
+
+
+def request(index: int) -> RequestRecord:
+    """One of four, one after the other: 0.2 s of prefill, 0.8 s of decode."""
+    start_s = 1004.5 + index
+    return RequestRecord(
+        item_id=f"item-{index}",
+        prompt_sha256="0" * 64,
+        n_prompt_tokens=10,
+        n_output_tokens=25,
+        finish_reason="stop",
+        submitted_s=start_s,
+        first_token_s=start_s + 0.2,
+        finished_s=start_s + 1.0,
+        token_s=np.linspace(start_s + 0.2, start_s + 1.0, 25).tolist(),
+        messages=[],
+        answer="",
+        gold_label=None,
+        predicted_label=None,
+        is_correct=None,
+    )
+
+
+REQUESTS = [request(index).model_dump_json() + "\n" for index in range(4)]
 
 
 def write(folder: Path, record: ChildRecord | None = RECORD, *, watts: float | None = 100.0) -> Path:
     if record is not None:
         (folder / "record.json").write_text(record.model_dump_json())
-        (folder / "requests.jsonl").write_text("{}\n" * 4)
+        (folder / "requests.jsonl").write_text("".join(REQUESTS))
     if watts is not None:
         time_s = np.arange(1000.0, 1012.0, 0.2)
         trace = Trace(
@@ -66,15 +98,8 @@ def write(folder: Path, record: ChildRecord | None = RECORD, *, watts: float | N
 
 
 def run(folder: Path, **changes: object) -> TrialResult:
-    result = collect(
-        folder,
-        attempt_id="a",
-        spec=SPEC,
-        node=NODE,
-        started_at=AT,
-        finished_at=AT,
-        **changes,  # type: ignore[arg-type]
-    )
+    terms: dict[str, object] = {"attempt_id": "a", "spec": SPEC, "node": NODE, "started_at": AT, "finished_at": AT}
+    result = collect(folder, **terms | changes)  # type: ignore[arg-type]
     assert TrialResult.model_validate_json((folder / "result.json").read_text()) == result
     return result
 
@@ -86,8 +111,82 @@ def test_a_sound_trial_succeeds(tmp_path: Path) -> None:
     assert result.summary.energy_j == pytest.approx(500.0)
     assert result.summary.energy_net_j == pytest.approx(0.0, abs=1e-6)
     assert (result.duration_s, result.tokens_per_s) == (5.0, 20.0)
-    assert result.sampler_cpu_s == 0.01
-    assert [artifact.name for artifact in result.artifacts] == ["record.json", "requests.jsonl", "trace_rapl.csv"]
+    assert result.meters == RECORD.meters
+    assert [artifact.name for artifact in result.artifacts] == [
+        "record.json",
+        "request_energy.csv",
+        "requests.jsonl",
+        "trace_rapl.csv",
+    ]
+
+
+def test_energy_is_shared_out_among_the_requests(tmp_path: Path) -> None:
+    summary = run(write(tmp_path)).summary
+    assert summary is not None
+    # 100 W: four times 0.2 s and 0.8 s, and 1 s of the phase without a request.
+    assert summary.prefill_energy_j == pytest.approx(80.0)
+    assert summary.decode_energy_j == pytest.approx(320.0)
+    assert summary.unassigned_energy_j == pytest.approx(100.0)
+    with (tmp_path / "request_energy.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["item_id"] for row in rows] == [f"item-{index}" for index in range(4)]
+    for row in rows:
+        assert (row["n_prompt_tokens"], row["n_output_tokens"], row["method"]) == ("10", "25", "counter")
+        assert float(row["energy_j"]) == pytest.approx(100.0)
+        assert float(row["cpu_energy_j"]) == pytest.approx(100.0)
+        assert (row["gpu_energy_j"], row["dram_energy_j"]) == ("", "")
+        assert (float(row["prefill_s"]), float(row["decode_s"])) == (pytest.approx(0.2), pytest.approx(0.8))
+        assert float(row["resolution_s"]) == pytest.approx(0.2)
+
+
+def test_requests_that_cannot_be_read_are_not_shared_out(tmp_path: Path) -> None:
+    (write(tmp_path) / "requests.jsonl").write_text(REQUESTS[0])
+    result = run(tmp_path)
+    assert result.summary is not None
+    assert (result.summary.prefill_energy_j, result.summary.unassigned_energy_j) == (None, None)
+    assert "not every request is on record" in result.summary.split_note
+    assert "request_energy.csv" not in {artifact.name for artifact in result.artifacts}
+
+
+def gauges(folder: Path, *, clock_mhz: float = 1005.0, throttle: float = 0.0, foreign: float = 0.0) -> Path:
+    time_s = np.arange(1000.0, 1012.0, 0.2)
+    values = {"clock_mhz": clock_mhz, "throttle_reasons": throttle, "foreign_processes": foreign}
+    write_gauges(
+        folder / "gauges_nvml.csv",
+        [Gauge("gpu:0", name, "nvml", time_s, np.full_like(time_s, value)) for name, value in values.items()],  # type: ignore[arg-type]
+    )
+    return folder
+
+
+GAUGE_LOG = "domain,quantity,source,time_s,value\n"
+CLOCKED = SPEC.model_copy(update={"meter": MeterSpec(expected_clock_mhz={"gpu:0": 1005})})
+
+
+def test_gauges_are_evidence_and_doubt_the_result(tmp_path: Path) -> None:
+    sound = run(gauges(write(tmp_path)), spec=CLOCKED)
+    assert (sound.state, sound.reasons) == (AttemptState.SUCCEEDED, [])
+    assert "gauges_nvml.csv" in {artifact.name for artifact in sound.artifacts}
+    doubted = run(gauges(tmp_path, clock_mhz=1980.0, throttle=0x4, foreign=1.0), spec=CLOCKED)
+    assert doubted.state is AttemptState.SUSPECT
+    assert [reason.code for reason in doubted.reasons] == ["clock_not_held", "throttled", "gpu_shared"]
+    (tmp_path / "gauges_nvml.csv").unlink()
+    assert [reason.code for reason in run(tmp_path, spec=CLOCKED).reasons] == ["clock_unverified"]
+
+
+def test_a_prompt_without_an_answer_doubts_the_result(tmp_path: Path) -> None:
+    assert RECORD.workload is not None
+    workload = RECORD.workload.model_copy(update={"n_planned": 5})
+    result = run(write(tmp_path, RECORD.model_copy(update={"workload": workload})))
+    assert [reason.code for reason in result.reasons] == ["prompts_missing"]
+
+
+def test_two_meters_of_one_domain_are_added_once_and_compared(tmp_path: Path) -> None:
+    energibridge_log(write(tmp_path))  # 50 W of the package there, 100 W by RAPL
+    result = run(tmp_path)
+    assert result.summary is not None
+    assert result.summary.energy_j == pytest.approx(1500.0, rel=1e-3)
+    assert result.summary.cpu_energy_j == pytest.approx(500.0, rel=1e-3)
+    assert [reason.code for reason in result.reasons] == ["estimators_disagree"]
 
 
 def energibridge_log(folder: Path, *, rows: int = 60) -> None:
@@ -134,7 +233,7 @@ def test_a_package_that_reads_0_is_a_broken_sensor_beside_a_gpu(tmp_path: Path) 
     (tmp_path / "energibridge.csv").write_text("\n".join([lines[0], *rows]) + "\n")
     result = run(tmp_path)
     assert result.state is AttemptState.SUSPECT
-    assert [reason.code for reason in result.reasons] == ["energy_not_positive"]
+    assert [reason.code for reason in result.reasons] == ["energy_not_positive", "stale_sensor"]
     assert "cpu_package" in result.reasons[0].message
 
 
@@ -147,7 +246,11 @@ def test_a_package_that_reads_0_is_a_broken_sensor_beside_a_gpu(tmp_path: Path) 
         (lambda folder: spoil(folder, 3, "guess"), "log_format"),
         (lambda folder: spoil(folder, 5, "big"), "log_format"),
         (lambda folder: (folder / "requests.jsonl").unlink(), "requests_missing"),
-        (lambda folder: (folder / "requests.jsonl").write_text("{}\n{}\n{}\n{"), "requests_missing"),
+        (lambda folder: (folder / "requests.jsonl").write_text("".join(REQUESTS)[:-20]), "requests_missing"),
+        (lambda folder: (folder / "requests.jsonl").write_text("".join(REQUESTS[:3]) + "{}\n"), "requests_missing"),
+        (lambda folder: (folder / "gauges_nvml.csv").write_text("broken"), "log_format"),
+        (lambda folder: (gauges(folder) / "gauges_nvml.csv").write_text(GAUGE_LOG + "gpu:0,magic,n,1,2"), "log_format"),
+        (lambda folder: (gauges(folder) / "gauges_nvml.csv").write_text(GAUGE_LOG + "gpu:0,clock_mhz,1"), "log_format"),
         (lambda folder: energibridge_log(folder, rows=0), "log_format"),
     ],
 )
@@ -200,5 +303,5 @@ def test_only_evidence_is_listed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "folder").mkdir()
     names = {artifact.name for artifact in run(tmp_path).artifacts}
-    assert names == {"record.json", "requests.jsonl", "trace_rapl.csv"}
+    assert names == {"record.json", "request_energy.csv", "requests.jsonl", "trace_rapl.csv"}
     assert json.loads((tmp_path / "result.json").read_text())["attempt_id"] == "a"
