@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.audit.repetition_check import RepetitionCheck, check_repetitions
-from analysis.audit.run_audit import RunAudit, audit_run
+from analysis.audit.run_audit import RunAudit, audit_runs
 from analysis.audit.table_check import ColumnCheck, check_tables
 from analysis.audit.thermal_check import ThermalCheck, check_temperatures
 from analysis.experiment_runner import RunTableFile, find_run_folders, find_run_tables, read_run_table
@@ -57,9 +57,9 @@ def audit_folder(
     folders = find_run_folders(folder)
     files = [read_run_table(path) for path in (*find_run_tables(folder), *tables)]
     runs: dict[str, RunAudit] = {}
-    for number, each in enumerate(folders, start=1):
+    for number, (each, run) in enumerate(zip(folders, audit_runs(folders), strict=True), start=1):
         name = each.run_id if each.run_id not in runs else str(each.path.relative_to(folder))
-        runs[name] = audit_run(each)
+        runs[name] = run
         on_run(number, len(folders))
     if all(run.whole is None for run in runs.values()):
         first = next(iter(runs.values()))

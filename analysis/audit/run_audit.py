@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.experiment_runner import PromptSheet, RunFolder, read_prompt_sheet
 from contract.errors import LogFormatError
-from energy.energibridge_log import EnergiBridgeLog, read_energibridge_log
+from energy.energibridge_log import EnergiBridgeLog, read_energibridge_logs
 from energy.integrate import CumulativeEnergy
 from energy.trace import Trace
 
@@ -112,14 +112,26 @@ class RunAudit:
         return self.window or self.whole
 
 
+def audit_runs(runs: Sequence[RunFolder]) -> Iterator[RunAudit]:
+    """Read the files of many runs and compute their energies, in their order.
+
+    What cannot be read is said, and never ends the audit.
+    """
+    logs = read_energibridge_logs([run.log for run in runs if run.log is not None])
+    for run in runs:
+        yield _audit(run, next(logs)[1] if run.log is not None else None)
+
+
 def audit_run(run: RunFolder) -> RunAudit:
-    """Read a run's files and compute its energy; what cannot be read is said, and never ends the audit."""
-    if run.log is None:
+    """One run: see `audit_runs`."""
+    return next(audit_runs([run]))
+
+
+def _audit(run: RunFolder, log: EnergiBridgeLog | LogFormatError | None) -> RunAudit:
+    if run.log is None or log is None:
         return RunAudit(run.run_id, None, problem=f"{run.path} holds no EnergiBridge log.")
-    try:
-        log = read_energibridge_log(run.log)
-    except LogFormatError as error:
-        return RunAudit(run.run_id, run.log, problem=error.message)
+    if isinstance(log, LogFormatError):
+        return RunAudit(run.run_id, run.log, problem=log.message)
     sheet: PromptSheet | None = None
     warnings = list(log.notes)
     if run.prompt_sheet is not None:
