@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 
 from analysis.columns import COLUMNS, METRIC_COLUMNS, polars_type
 from analysis.run_table import Row, RunTable, read_run_table
-from contract.attempt_state import RunState
+from contract.attempt_state import AttemptState, RunState
 from contract.errors import UsageError
 from contract.trial_result import EnergyReading, Phase, TrialResult
 
@@ -182,22 +182,27 @@ def _row(run: Row, attempts: list[Row], columns: dict[str, str]) -> tuple[Row, s
         return row, f"{len(accepted)} attempts are accepted where one may be: the run table is damaged"
     if not accepted and row["state"] != RunState.SUSPECT:
         return row, _why_without_result(row["state"], attempts)
-    # The last attempt with a result is the one that made the run SUSPECT.
-    chosen = accepted[0] if accepted else _last_with_result(attempts)
+    chosen = accepted[0] if accepted else _last_doubted(attempts)
     result = _result(chosen)
     if chosen is None or isinstance(result, str):
         return row, str(result)
     row.update(_measurements(result), attempt_id=str(chosen["attempt_id"]), testbed=chosen["testbed"])
+    # The orchestrator's reasons beside the testbed's; a table from before them has the result's alone.
+    stored = _json(chosen.get("reasons"))
+    if isinstance(stored, list):
+        row["reasons"] = "; ".join(
+            f"{each.get('code')}: {each.get('message')}" for each in stored if isinstance(each, dict)
+        )
     if accepted:
         row["counted"] = True
         return row, None
     return row, f"suspect: {row['reasons'] or 'no reason was recorded'}"
 
 
-def _last_with_result(attempts: list[Row]) -> Row | None:
-    """The newest attempt with a result; the newest of all where none has one, so that its gap is told."""
+def _last_doubted(attempts: list[Row]) -> Row | None:
+    """The newest SUSPECT attempt, which makes its run so; the newest of all where none is, so that its gap is told."""
     for attempt in reversed(attempts):
-        if _json(attempt["result"]) is not None:
+        if attempt["state"] == AttemptState.SUSPECT:
             return attempt
     return attempts[-1] if attempts else None
 
@@ -236,16 +241,14 @@ def _measurements(result: TrialResult) -> Row:
         "duration_s": result.duration_s,
         "tokens_per_s": result.tokens_per_s,
         "start_temp_c": result.start_temp_c,
-        "sampler_cpu_s": result.sampler_cpu_s,
+        "sampler_cpu_s": _sum(meter.cpu_s for meter in result.meters),
         "hardware_sha256": result.node.hardware_sha256,
         "reasons": "; ".join(f"{reason.code}: {reason.message}" for reason in result.reasons),
     }
     if summary is not None:
         measured = _headline(result.energy, Phase.MEASURE, summary.domains)
         notes = {reading.note for reading in result.energy if reading.phase is Phase.MEASURE and reading.note}
-        row |= summary.model_dump(
-            include={"energy_j", "energy_net_j", "cpu_energy_j", "gpu_energy_j", "dram_energy_j", "baseline_power_w"}
-        )
+        row |= summary.model_dump(exclude={"method", "source", "domains", "split_note"})
         row |= {
             "energy_method": summary.method.value,
             "energy_source": summary.source,

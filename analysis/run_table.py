@@ -13,8 +13,8 @@ RUN_TABLE = "run_table.sqlite"
 _TABLES = {
     "experiment": "SELECT name, seed, factors, design, software_version FROM experiment WHERE id = 1",
     "run": "SELECT position, run_id, treatment, repetition, spec, state FROM run ORDER BY position",
-    "attempt": "SELECT attempt_id, run_id, number, state, accepted, testbed, error, result FROM attempt "
-    "ORDER BY run_id, number",
+    # All columns: some came with later versions of the table.
+    "attempt": "SELECT * FROM attempt ORDER BY run_id, number",
     "fact": "SELECT key, value FROM fact ORDER BY key",
 }
 

@@ -81,7 +81,7 @@ class RunState(StrEnum):
     DONE = "DONE"
     """Exactly one attempt is accepted."""
     SUSPECT = "SUSPECT"
-    """The last attempt has a result with reservations."""
+    """There is a result with reservations, and no attempt is to follow."""
     FAILED = "FAILED"
     """No attempts are left."""
 
@@ -89,9 +89,11 @@ class RunState(StrEnum):
 def derive_run_state(attempts: Iterable[tuple[AttemptState, bool]], *, may_retry: bool) -> RunState:
     """The state of a run.
 
+    A suspect result that is kept outlives later attempts that bring none: nothing measured is lost to a retry.
+
     Args:
         attempts: (state, accepted) of each attempt, oldest first.
-        may_retry: whether a run without an accepted attempt may be tried again.
+        may_retry: whether a run without an accepted attempt is to be tried again.
     """
     history = list(attempts)
     if any(accepted for _, accepted in history):
@@ -101,8 +103,8 @@ def derive_run_state(attempts: Iterable[tuple[AttemptState, bool]], *, may_retry
     last, _ = history[-1]
     if not last.is_final:
         return RunState.RUNNING
-    if last is AttemptState.SUSPECT:
-        return RunState.SUSPECT
     if last is AttemptState.CANCELLED or may_retry:
         return RunState.TODO
+    if any(state is AttemptState.SUSPECT for state, _ in history):
+        return RunState.SUSPECT
     return RunState.FAILED

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from contract.attempt_state import AttemptState, RunState
 from orchestrator.campaign_view import AttemptEnd
+from orchestrator.config import OnSuspect
 
 
 class Ending(StrEnum):
@@ -51,6 +52,7 @@ class ControllerSettings:
             code and no run has a result yet: what is wrong with all runs is better mended than tried 900 times.
             0 never stops.
         export_every_s: the least time between two exports of the run table during the campaign.
+        on_suspect: what becomes of doubted results.
     """
 
     poll_wait_s: float = 10.0
@@ -58,6 +60,7 @@ class ControllerSettings:
     busy_after_s: float = 4 * 3600.0
     max_equal_failures: int = 3
     export_every_s: float = 60.0
+    on_suspect: OnSuspect = OnSuspect.KEEP
 
 
 @dataclass
@@ -78,9 +81,10 @@ class FailureStreak:
 
     def note(self, end: AttemptEnd) -> None:
         """Take an attempt's end into account."""
-        if end.state.has_result:
+        is_refused = end.state is AttemptState.SUSPECT and end.run_state is RunState.FAILED
+        if end.state.has_result and not is_refused:
             self.is_over = True
-        elif end.error is not None and end.state in (AttemptState.FAILED, AttemptState.TIMED_OUT):
+        elif end.error is not None and (is_refused or end.state in (AttemptState.FAILED, AttemptState.TIMED_OUT)):
             if end.error.code != self.code:
                 self.code, self.runs = end.error.code, set()
             self.message = end.error.message

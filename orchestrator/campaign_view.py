@@ -5,7 +5,7 @@ from typing import Protocol
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import ErrorBody
-from contract.trial_result import AttemptStatus, TrialResult
+from contract.trial_result import AttemptStatus, SuspectReason, TrialResult
 from orchestrator.cooldown import CooldownProgress
 from orchestrator.store.base import Claim
 
@@ -19,7 +19,8 @@ class AttemptEnd:
         state: its last.
         run_state: of its run now; TODO when it will be tried again.
         result: None where the testbed gave none.
-        error: why there are no measurements.
+        error: why there are no measurements, or why doubted ones are not accepted.
+        reasons: why the result is doubted, the orchestrator's own reasons included.
     """
 
     claim: Claim
@@ -27,6 +28,7 @@ class AttemptEnd:
     run_state: RunState
     result: TrialResult | None
     error: ErrorBody | None
+    reasons: tuple[SuspectReason, ...] = ()
 
 
 class CampaignView(Protocol):

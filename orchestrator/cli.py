@@ -1,4 +1,4 @@
-"""The orchestrator's command line: `plan`, `run`, `status`, `export`, `doctor`.
+"""The orchestrator's command line: `plan`, `run`, `status`, `retry`, `export`, `doctor`.
 
 Exit codes: 0 fine, 1 some runs failed or are still to do, 2 the command was wrong and nothing was written.
 """
@@ -59,6 +59,13 @@ def run(
     meter: Annotated[str | None, typer.Option(help="With --local: what the meter `auto` stands for.")] = None,
     results: _Results = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Lines in place of bars.")] = False,
+    on_suspect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="retry|keep|fail",
+            help="What becomes of doubted results from now on, in place of the configuration's.",
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment, or continue it: the same command again never repeats a finished run.
 
@@ -71,10 +78,13 @@ def run(
             "goes with --local only; give it to `testbed serve` on the other machine",
             param_hint="--superglue-dir / --meter",
         )
+    from orchestrator.config import OnSuspect
     from orchestrator.local_testbed import LocalOptions
     from orchestrator.run_command import RunOptions, run_command
     from orchestrator.stop_request import StopRequest
 
+    if on_suspect is not None and on_suspect not in list(OnSuspect):
+        raise typer.BadParameter(f"choose one of: {', '.join(OnSuspect)}", param_hint="--on-suspect")
     options = RunOptions(
         config=config,
         testbed_url=testbed,
@@ -82,6 +92,7 @@ def run(
         local=LocalOptions(superglue_dir, meter) if local else None,
         results=results,
         wants_bars=not no_progress,
+        on_suspect=OnSuspect(on_suspect) if on_suspect else None,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 
@@ -102,6 +113,28 @@ def status(experiment: _Experiment, as_json: _Json = False, results: _Results = 
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
         print_status(Console(), document)
+
+
+@app.command()
+def retry(
+    experiment: _Experiment,
+    suspect: Annotated[bool, typer.Option("--suspect", help="All runs whose result is doubted.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All runs that failed.")] = False,
+    run_id: Annotated[list[str] | None, typer.Option("--run", help="This run; may be given again.")] = None,
+    results: _Results = None,
+) -> None:
+    """Have suspect or failed runs measured again; what they have so far stays as evidence."""
+    if not (suspect or failed or run_id):
+        raise typer.BadParameter("say which: --suspect, --failed or --run RUN_ID", param_hint="--suspect / --failed")
+    from orchestrator.experiment_folder import find_experiment, open_run_table
+    from orchestrator.retry_command import retry_command
+
+    folder = find_experiment(experiment, results)
+    store = open_run_table(folder, create=False)
+    try:
+        typer.echo(retry_command(store, wants_suspect=suspect, wants_failed=failed, run_ids=run_id or []))
+    finally:
+        store.close()
 
 
 @app.command()

@@ -75,13 +75,26 @@ class Order(StrEnum):
     runs of each in random order. The restriction is part of the design and belongs in the analysis."""
 
 
+class OnSuspect(StrEnum):
+    """What becomes of a result that is doubted. No part of the plan: it may change while a campaign goes on, and
+    holds for the results that arrive from then on."""
+
+    KEEP = "keep"
+    """The run is SUSPECT: its result is in the table with the reasons, and stays out of means."""
+    RETRY = "retry"
+    """The run is tried again, `max_attempts` times in all; then its last doubted result is kept as above."""
+    FAIL = "fail"
+    """The run is FAILED with code `suspect`: its result is evidence in the attempt's folder, and no figure."""
+
+
 @dataclass(frozen=True)
 class Cooldown:
     """What must hold before a trial starts.
 
     Attributes:
         floor_s: least pause after the previous trial.
-        max_wait_s: the gate opens by itself after this long, and the trial is marked; counted after the floor.
+        max_wait_s: the gate opens by itself after this long, and the trial's result is SUSPECT with the reason
+            `started_warm`; counted after the floor. 0: no gate.
         delta_c: the hottest sensor must be within this of the campaign's idle temperature.
         slope_c_per_min: and change no faster than this.
     """
@@ -102,7 +115,9 @@ class RunnerConfig:
         order: see `Order`.
         group_by: factors whose runs stay together, for `Order.GROUPED`.
         cooldown: see `Cooldown`.
-        max_attempts: how often a run is tried when it fails with a retryable error.
+        on_suspect: see `OnSuspect`; `--on-suspect` overrides it.
+        max_attempts: how often a run is tried when it fails with a retryable error, or when doubted results are
+            tried again.
     """
 
     name: str = ""
@@ -111,6 +126,7 @@ class RunnerConfig:
     order: Order = Order.BLOCKS
     group_by: Sequence[str] = ()
     cooldown: Cooldown = Cooldown()
+    on_suspect: OnSuspect = OnSuspect.KEEP
     max_attempts: int = 3
 
     def create_run_table_model(self) -> RunTableModel:

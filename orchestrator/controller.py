@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import (
@@ -23,17 +23,19 @@ from contract.errors import (
     TestbedUnreachableError,
     UnauthorizedError,
 )
-from contract.trial_result import AttemptStatus, TrialResult
+from contract.trial_result import AttemptStatus, SuspectReason, TrialResult
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
-from orchestrator.cooldown import CooldownProgress, CooldownWait
+from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
 from orchestrator.patience import Patience
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.base import Claim, RunLedger, RunReader
+from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
@@ -101,7 +103,7 @@ class Controller:
         self._unacknowledged: list[str] = []
         self._claim: Claim | None = None
         self._recorded = AttemptState.CLAIMED
-        self._untold = ""
+        self._cooled: CooldownOutcome | None = None
         self._patience = Patience(
             settings.unreachable_after_s, clock=clock, sleep=stop.sleep_unless_cancelled, on_wait=self._wait_for_testbed
         )
@@ -135,12 +137,13 @@ class Controller:
         self._streak.is_over = counts[RunState.DONE] + counts[RunState.SUSPECT] > 0
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
             return Ending.FINISHED
+        self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
         while self._stop.level == 0:
             claim = self._store.claim_next(self._testbed)
             if claim is None:
                 return Ending.FINISHED
-            self._claim, self._recorded, self._untold = claim, claim.state, ""
+            self._claim, self._recorded, self._cooled = claim, claim.state, claim.cooldown
             self._renewed_s = self._clock()
             self._view.attempt_started(claim)
             self._drive(claim)
@@ -149,6 +152,12 @@ class Controller:
                 return Ending.HOPELESS
             self._export_if_due()
         return Ending.STOPPED
+
+    def _note_policy(self) -> None:
+        known, policy = self._store.recall(ON_SUSPECT_KEY), self._settings.on_suspect
+        if known != policy:
+            was = f" (was: {known})" if known else ""
+            self._store.remember(ON_SUSPECT_KEY, str(policy), f"doubted results from now on: {policy}{was}")
 
     def _find_idle_temperature(self, *, is_new: bool) -> None:
         known = self._store.recall(IDLE_TEMP_KEY)
@@ -185,7 +194,7 @@ class Controller:
         Raises:
             AttemptNotFoundError: it was submitted, and is not there.
         """
-        if claim.state is AttemptState.CLAIMED and self._cooldown.is_nothing:
+        if claim.state is AttemptState.CLAIMED and self._cooldown.is_nothing and claim.cooldown is None:
             return None  # submitting asks the same
         try:
             return self._patience.ask(lambda: self._client.status(claim.attempt_id))
@@ -196,23 +205,39 @@ class Controller:
 
     def _start(self, claim: Claim) -> AttemptStatus | None:
         """Cool down and submit; None when the attempt ended here."""
+        cooled = self._attempt(claim, lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
+        if cooled is None:
+            return None
+        self._note_cooldown(claim, cooled)
+        return self._attempt(claim, lambda: self._submit(claim, cooled))
+
+    def _attempt(self, claim: Claim, step: Callable[[], _T]) -> _T | None:
+        """A step before the trial; None when it failed for a reason of the run's own, which ended the attempt."""
         try:
-            cooled = self._cooldown.wait(self._previous_end_s, self._cooling)
-            status = self._submit(claim)
+            return step()
         except StoppedError:
             error = StoppedError("Stopped by the user before the trial began. Run the same command again to continue.")
             self._end(claim, AttemptState.CANCELLED, error=error.body())
             raise
-        except (TestbedUnreachableError, TestbedBusyError, UnauthorizedError, ProtocolMismatchError):
+        except (
+            TestbedUnreachableError,
+            TestbedBusyError,
+            UnauthorizedError,
+            ProtocolMismatchError,
+            _TakenOverError,
+        ):
             raise
         except JouleBedError as error:
             self._end(claim, AttemptState.FAILED, error=error.body())
             return None
-        # Told with the next state that is noted.
-        self._untold = "" if self._cooldown.is_nothing else cooled.message
-        return status
 
-    def _submit(self, claim: Claim) -> AttemptStatus:
+    def _note_cooldown(self, claim: Claim, cooled: CooldownOutcome) -> None:
+        if not self._cooldown.is_nothing:
+            # Before the testbed hears of the attempt: whoever takes it over must know how warm it began.
+            self._write_state(claim.attempt_id, AttemptState.CLAIMED, cooled.message, cooled)
+            self._cooled = cooled
+
+    def _submit(self, claim: Claim, cooled: CooldownOutcome) -> AttemptStatus:
         begin_s = self._clock()
         pause_s = _BUSY_PAUSE_S
         while True:
@@ -225,6 +250,12 @@ class Controller:
                 self._renew()
                 self._stop.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
+            # Somebody else's trial has warmed the machine. Cooling down once more would let the other in again and
+            # again: it is looked at, and a warm start is marked.
+            looked = self._cooldown.look_again(cooled)
+            if looked != cooled:
+                cooled = looked
+                self._note_cooldown(claim, cooled)
 
     def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
         """Poll to the end, and note the states on the way."""
@@ -274,7 +305,8 @@ class Controller:
                 self._end(claim, AttemptState.FAILED, error=error.body())
                 return
             _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
-        self._end(claim, result.state, result=result, error=result.error)
+        verdict = judge(result, self._cooled, self._settings.on_suspect)
+        self._end(claim, verdict.state, result=result, error=verdict.error, reasons=verdict.reasons)
         self._unacknowledged.append(claim.attempt_id)
         self._background.submit(self._acknowledge)
 
@@ -297,11 +329,13 @@ class Controller:
         *,
         result: TrialResult | None = None,
         error: ErrorBody | None = None,
+        reasons: tuple[SuspectReason, ...] = (),
     ) -> None:
-        message = " ".join(part for part in (self._untold, error.message if error is not None else "") if part)
-        self._untold = ""
-        run_state = self._store.finish(claim.attempt_id, state, result=result, error=error, message=message)
-        end = AttemptEnd(claim, state, run_state, result, error)
+        message = error.message if error is not None else reason_text(reasons)
+        run_state = self._store.finish(
+            claim.attempt_id, state, result=result, error=error, message=message, reasons=reasons
+        )
+        end = AttemptEnd(claim, state, run_state, result, error, reasons)
         self._streak.note(end)
         self._view.attempt_ended(end)
 
@@ -310,18 +344,19 @@ class Controller:
         if claim is None or state is self._recorded or not may_follow(self._recorded, state):
             self._renew()
             return
-        self._write_state(claim.attempt_id, state, self._untold)
-        self._untold = ""
+        self._write_state(claim.attempt_id, state)
 
     def _renew(self) -> None:
         """Keep the lease, at most every few seconds: requests may be many."""
         if self._claim is None or self._clock() - self._renewed_s < _RENEW_S:
             return
-        self._write_state(self._claim.attempt_id, self._recorded, "")
+        self._write_state(self._claim.attempt_id, self._recorded)
 
-    def _write_state(self, attempt_id: str, state: AttemptState, message: str) -> None:
+    def _write_state(
+        self, attempt_id: str, state: AttemptState, message: str = "", cooldown: CooldownOutcome | None = None
+    ) -> None:
         try:
-            self._store.record_state(attempt_id, state, message)
+            self._store.record_state(attempt_id, state, message, cooldown=cooldown)
         except ValueError as error:
             raise _TakenOverError(
                 f"Another orchestrator took attempt {attempt_id} over: this one was silent for too long ({error})."

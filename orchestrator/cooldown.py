@@ -9,7 +9,7 @@ be told.
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from contract.trial_result import TemperatureReading
@@ -32,8 +32,8 @@ class CooldownOutcome:
         waited_s: length of the pause.
         start_temp_c: hottest sensor at its end; None where it was not read.
         idle_temp_c: the campaign's idle temperature; None without a gate or a sensor.
-        gate: `open`: cool; `timed_out`: still warm after the longest wait; `no_sensor`: by time alone;
-            `disabled`: so configured (`max_wait_s = 0`), or the first trial of the campaign.
+        gate: `open`: cool; `timed_out`: still warm after the longest wait, or after somebody else's trial;
+            `no_sensor`: by time alone; `disabled`: so configured (`max_wait_s = 0`), or the campaign's first trial.
         readings: how many times the sensors were read.
     """
 
@@ -53,7 +53,7 @@ class CooldownOutcome:
             return f"{waited}, by time alone: the testbed has no readable temperature sensor."
         temperatures = f"{_celsius(self.start_temp_c)}, idle {_celsius(self.idle_temp_c)}"
         if self.gate == "timed_out":
-            return f"{waited}: the thermal gate timed out, the trial starts warm ({temperatures})."
+            return f"{waited}: the thermal gate did not open in time, the trial starts warm ({temperatures})."
         return f"{waited}: cool ({temperatures})."
 
 
@@ -179,6 +179,26 @@ class CooldownWait:
             idle_temp_c=self.idle_temp_c,
             gate=gate,
             readings=self._n_readings,
+        )
+
+    def look_again(self, outcome: CooldownOutcome) -> CooldownOutcome:
+        """Read the sensors once more when a trial could not start right after its pause.
+
+        Args:
+            outcome: of the pause.
+
+        Returns:
+            The outcome with the temperature now, and `timed_out` when it is too high; unchanged without a gate or a
+            sensor.
+        """
+        if not self.has_gate or self.idle_temp_c is None:
+            return outcome
+        hottest = self._hottest()
+        if hottest is None:
+            return outcome
+        gate: Gate = "timed_out" if hottest - self.idle_temp_c > self._settings.delta_c else "open"
+        return replace(
+            outcome, start_temp_c=hottest, idle_temp_c=self.idle_temp_c, gate=gate, readings=outcome.readings + 1
         )
 
     def _hottest(self) -> float | None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from contract.errors import ConfigError, JouleBedError
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier, Scalar, sha256_of
-from orchestrator.config import Factor, Order, RunnerConfig, RunTableModel, Treatment, Trial
+from orchestrator.config import Factor, OnSuspect, Order, RunnerConfig, RunTableModel, Treatment, Trial
 from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID
 from orchestrator.store.base import Plan, PlannedRun
 
@@ -261,6 +261,14 @@ def _grouped(
     return [cell for group in groups.values() for cell in group]
 
 
+def _on_suspect(config: RunnerConfig) -> OnSuspect:
+    try:
+        return OnSuspect(config.on_suspect)
+    except ValueError as error:
+        known = ", ".join(f"OnSuspect.{member.name}" for member in OnSuspect)
+        raise ConfigError(f"on_suspect is {config.on_suspect!r}. Choose one of: {known}.") from error
+
+
 def _describe(config: RunnerConfig, model: RunTableModel, n_treatments: int) -> dict[str, object]:
     return {
         "factors": {factor.name: list(factor.levels) for factor in model.factors},
@@ -273,5 +281,6 @@ def _describe(config: RunnerConfig, model: RunTableModel, n_treatments: int) -> 
         "order": str(Order(config.order)),
         "group_by": list(config.group_by),
         "cooldown": vars(config.cooldown),
+        "on_suspect": str(_on_suspect(config)),
         "max_attempts": config.max_attempts,
     }

@@ -33,6 +33,7 @@ def plan_document(config: RunnerConfig, plan: Plan, limit: int) -> dict[str, Any
         "repetitions": model.repetitions,
         "n_runs": len(plan.runs),
         "max_attempts": plan.max_attempts,
+        "on_suspect": plan.design["on_suspect"],
         "cooldown": {"floor_s": cooldown.floor_s, "max_wait_s": cooldown.max_wait_s, "delta_c": cooldown.delta_c},
         "least_duration_s": idle_s,
         "sha256": plan.sha256,
@@ -62,6 +63,7 @@ def print_plan(console: Console, document: dict[str, Any]) -> None:
         else "no thermal gate"
     )
     facts.add_row("cooldown", f"{cooldown['floor_s']:g} s, {gate}")
+    facts.add_row("doubted results", document["on_suspect"])
     facts.add_row("takes", f"at least {_duration(document['least_duration_s'])}, by cooldown and baseline alone")
     console.print(facts, highlight=False)
     console.print()

@@ -1,5 +1,6 @@
 """Shows a running campaign: bars in a terminal, one plain line per finished attempt elsewhere."""
 
+from collections import Counter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,6 +13,7 @@ from contract.trial_result import AttemptStatus, EnergyMethod, TrialResult
 from orchestrator.campaign_view import AttemptEnd, CampaignView, SilentView
 from orchestrator.cooldown import CooldownProgress
 from orchestrator.store.base import Claim
+from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
 
 _ENDED = (RunState.DONE, RunState.SUSPECT, RunState.FAILED)
 _ETA_WINDOW_S = 6 * 3600
@@ -27,28 +29,58 @@ class ShownView(CampaignView, Protocol):
     ) -> None: ...
 
 
-def make_view(console: Console, counts: dict[RunState, int], *, wants_bars: bool) -> ShownView:
+class Tally:
+    """How many runs have ended, how many of them are suspect, and why.
+
+    Args:
+        counts: runs per state at the start.
+        suspect_codes: reason code -> number of suspect runs at the start.
+    """
+
+    def __init__(self, counts: dict[RunState, int], suspect_codes: Counter[str]) -> None:
+        self.n_runs = sum(counts.values())
+        self.n_ended = sum(counts[state] for state in _ENDED)
+        self._n_suspect = counts[RunState.SUSPECT]
+        self._codes = Counter(suspect_codes)
+
+    def note(self, end: AttemptEnd) -> None:
+        """Take an attempt's end into account."""
+        self.n_ended += end.run_state in _ENDED
+        if end.run_state is RunState.SUSPECT:
+            self._n_suspect += 1
+            self._codes += count_codes([end.reasons])
+
+    @property
+    def suspects(self) -> str:
+        """`7 suspect: 5 started_warm, 2 gap`; empty when none is."""
+        return f"{self._n_suspect} suspect: {told_codes(self._codes)}" if self._n_suspect else ""
+
+
+def make_view(
+    console: Console,
+    counts: dict[RunState, int],
+    *,
+    wants_bars: bool,
+    suspect_codes: Counter[str] | None = None,
+) -> ShownView:
     """The view that fits where the output goes.
 
     Args:
         console: where it goes.
         counts: runs per state at the start.
         wants_bars: False shows lines even in a terminal.
+        suspect_codes: reason code -> number of suspect runs at the start; None: there are none.
     """
-    n_runs = sum(counts.values())
-    n_ended = sum(counts[state] for state in _ENDED)
-    if wants_bars and console.is_terminal:
-        return BarsView(console, n_ended, n_runs)
-    return LinesView(console, n_ended, n_runs)
+    tally = Tally(counts, suspect_codes or Counter())
+    return BarsView(console, tally) if wants_bars and console.is_terminal else LinesView(console, tally)
 
 
 class LinesView(SilentView):
     """One line per ended attempt, and one whenever the reason for waiting changes."""
 
-    def __init__(self, console: Console, n_ended: int, n_runs: int) -> None:
+    def __init__(self, console: Console, tally: Tally) -> None:
         self._console = console
-        self._n_ended = n_ended
-        self._n_runs = n_runs
+        self._tally = tally
         self._last_waiting = ""
 
     def __enter__(self) -> Self:
@@ -68,15 +100,16 @@ class LinesView(SilentView):
 
     def attempt_ended(self, end: AttemptEnd) -> None:
         """See `CampaignView`."""
-        self._n_ended += end.run_state in _ENDED
+        self._tally.note(end)
         self._last_waiting = ""
-        _print(self._console, f"[{self._n_ended}/{self._n_runs}] {describe_end(end)}")
+        so_far = f" ({self._tally.suspects})" if end.run_state is RunState.SUSPECT else ""
+        _print(self._console, f"[{self._tally.n_ended}/{self._tally.n_runs}] {describe_end(end)}{so_far}")
 
 
 class BarsView(SilentView):
     """A bar for the campaign, one for the current trial; what failed or is doubtful stays above them as a line."""
 
-    def __init__(self, console: Console, n_ended: int, n_runs: int) -> None:
+    def __init__(self, console: Console, tally: Tally) -> None:
         self._console = console
         # One refresh a second: a faster one would take processor time from a trial on this machine.
         self._progress = Progress(
@@ -91,10 +124,9 @@ class BarsView(SilentView):
             speed_estimate_period=_ETA_WINDOW_S,
             transient=True,
         )
-        self._n_ended = n_ended
-        self._n_runs = n_runs
+        self._tally = tally
         self._runs: TaskID = self._progress.add_task(
-            "[bold]runs", total=n_runs, completed=n_ended, count=f"{n_ended}/{n_runs}"
+            "[bold]runs", total=tally.n_runs, completed=tally.n_ended, count=self._count()
         )
         self._trial: TaskID | None = None
         self._run_id = ""
@@ -144,10 +176,14 @@ class BarsView(SilentView):
 
     def attempt_ended(self, end: AttemptEnd) -> None:
         """See `CampaignView`."""
-        self._n_ended += end.run_state in _ENDED
-        self._progress.update(self._runs, completed=self._n_ended, count=f"{self._n_ended}/{self._n_runs}")
-        if end.error is not None or (end.result is not None and end.result.reasons):
+        self._tally.note(end)
+        self._progress.update(self._runs, completed=self._tally.n_ended, count=self._count())
+        if end.error is not None or end.reasons:
             _print(self._progress.console, describe_end(end))
+
+    def _count(self) -> str:
+        suspects = f" [yellow]{escape(self._tally.suspects)}[/]" if self._tally.suspects else ""
+        return f"{self._tally.n_ended}/{self._tally.n_runs}{suspects}"
 
     def _tell(self, text: str) -> None:
         if self._trial is not None:
@@ -158,14 +194,14 @@ def describe_end(end: AttemptEnd) -> str:
     """An ended attempt in one line."""
     number = f" (attempt {end.claim.number})" if end.claim.number > 1 else ""
     head = f"{end.claim.run_id}{number}: {end.state}"
-    if end.error is not None:
-        again = " It will be tried again." if end.run_state is RunState.TODO else ""
+    again = " It will be tried again." if end.run_state is RunState.TODO else ""
+    if end.error is not None and end.error.code != SuspectResultError.code:
         return f"{head}, {end.error.code}: {end.error.message}{again}"
     if end.result is None:
         return head
-    figures = describe_result(end.result)
-    reasons = "; ".join(reason.message for reason in end.result.reasons)
-    return ", ".join(part for part in (head, figures, reasons) if part)
+    refused = " The run counts as failed." if end.run_state is RunState.FAILED else ""
+    parts = (head, describe_result(end.result), reason_text(end.reasons))
+    return ", ".join(part for part in parts if part) + again + refused
 
 
 def describe_result(result: TrialResult) -> str:

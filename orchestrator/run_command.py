@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from contract.errors import ConfigError
 from orchestrator.artifacts import ArtifactFolder
-from orchestrator.campaign import CampaignOutcome, Ending
+from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.clients.http_client import HttpClient, read_token
+from orchestrator.config import OnSuspect
 from orchestrator.config_loader import load_config
 from orchestrator.controller import Controller, RunStore
 from orchestrator.cooldown import CooldownWait
@@ -22,8 +24,8 @@ from orchestrator.experiment_folder import has_run_table, open_run_table, run_ta
 from orchestrator.export import export_run_table
 from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.preflight import preflight
-from orchestrator.progress_view import make_view
-from orchestrator.status_view import print_campaign_end
+from orchestrator.progress_view import ShownView, make_view
+from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.base import Plan
 
@@ -39,6 +41,7 @@ class RunOptions:
         local: start a testbed on this machine; None with `testbed_url`.
         results: in place of the configuration's `results_output_path`.
         wants_bars: show progress bars in a terminal.
+        on_suspect: what becomes of doubted results, in place of the configuration's; None: as it says.
     """
 
     config: Path
@@ -47,6 +50,7 @@ class RunOptions:
     local: LocalOptions | None
     results: Path | None
     wants_bars: bool
+    on_suspect: OnSuspect | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -80,7 +84,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         # From here on there is something to keep: a local testbed's log and attempts stay.
         previous = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with make_view(console, store.counts(), wants_bars=options.wants_bars) as view:
+            with _view(options, console, store) as view:
                 outcome = Controller(
                     store,
                     client,
@@ -90,6 +94,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                     view=view,
                     stop=stop,
                     export=_exporter(store, folder),
+                    settings=ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect)),
                 ).run()
         finally:
             for number, handler in previous.items():
@@ -123,6 +128,12 @@ def _testbed(options: RunOptions, folder: Path) -> Iterator[tuple[str, str]]:
     finally:
         if new and not run_table_path(folder).exists():
             shutil.rmtree(new[-1], ignore_errors=True)
+
+
+def _view(options: RunOptions, console: Console, store: RunStore) -> ShownView:
+    counts = store.counts()
+    codes = suspect_codes(store) if counts[RunState.SUSPECT] else Counter[str]()
+    return make_view(console, counts, wants_bars=options.wants_bars, suspect_codes=codes)
 
 
 def _exporter(store: RunStore, folder: Path) -> Callable[[], None]:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from contract.attempt_state import RunState
 from contract.trial_result import EnergySummary, TrialResult
+from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import AttemptRow, RunRow
+from orchestrator.suspicion import SuspectResultError, reason_text
 
 Value = str | int | float | None
 
@@ -55,8 +57,10 @@ def is_done(run: RunRow) -> bool:
 
 def _measured(read: Callable[[TrialResult], Value]) -> Callable[[RunRow, AttemptRow], Value]:
     def value(run: RunRow, attempt: AttemptRow) -> Value:
-        # What a failed attempt measured before it broke is evidence, not a figure of the table.
-        return read(attempt.result) if attempt.result and attempt.state.has_result else None
+        # What a failed attempt measured before it broke is evidence, not a figure of the table; and so is a doubted
+        # result that was refused, or that is to be replaced by another try.
+        is_figure = attempt.accepted or (attempt.state.has_result and run.state is RunState.SUSPECT)
+        return read(attempt.result) if attempt.result and is_figure else None
 
     return value
 
@@ -65,11 +69,24 @@ def _summary(read: Callable[[EnergySummary], Value]) -> Callable[[RunRow, Attemp
     return _measured(lambda result: read(result.summary) if result.summary else None)
 
 
+def _cooldown(read: Callable[[CooldownOutcome], Value]) -> Callable[[RunRow, AttemptRow], Value]:
+    return lambda run, attempt: read(attempt.cooldown) if attempt.cooldown else None
+
+
+def _start_temp_c(run: RunRow, attempt: AttemptRow) -> float | None:
+    """The testbed's own reading, which is nearer to the start; else the gate's."""
+    measured = attempt.result.start_temp_c if attempt.result else None
+    if measured is None and attempt.cooldown:
+        return attempt.cooldown.start_temp_c
+    return measured
+
+
 def _reasons(run: RunRow, attempt: AttemptRow) -> str:
-    reasons = [f"{reason.code}: {reason.message}" for reason in attempt.result.reasons] if attempt.result else []
-    if attempt.error is not None:
-        reasons.append(f"{attempt.error.code}: {attempt.error.message}")
-    return " ".join("; ".join(reasons).split())
+    told = [reason_text(attempt.reasons)] if attempt.reasons else []
+    # The error of a doubted result repeats its reasons.
+    if attempt.error is not None and not (told and attempt.error.code == SuspectResultError.code):
+        told.append(f"{attempt.error.code}: {attempt.error.message}")
+    return " ".join("; ".join(told).split())
 
 
 DATA_COLUMNS: tuple[DataColumn, ...] = (
@@ -150,7 +167,28 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         "float",
         "degC",
         "Hottest sensor of the cooldown when the trial began; empty without a sensor.",
-        _measured(lambda result: result.start_temp_c),
+        _start_temp_c,
+    ),
+    DataColumn(
+        "idle_temp_c",
+        "float",
+        "degC",
+        "The campaign's idle temperature, which the thermal gate waits for; empty without a gate or a sensor.",
+        _cooldown(lambda cooldown: cooldown.idle_temp_c),
+    ),
+    DataColumn(
+        "cooldown_s",
+        "float",
+        "s",
+        "Pause before the trial; empty where none was configured.",
+        _cooldown(lambda cooldown: cooldown.waited_s),
+    ),
+    DataColumn(
+        "thermal_gate",
+        "text",
+        "",
+        "open (cool), timed_out (it started warm), no_sensor, or disabled (so configured, or the first trial).",
+        _cooldown(lambda cooldown: cooldown.gate),
     ),
     DataColumn(
         "state",

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from contract.attempt_state import RunState
 from orchestrator.campaign import CampaignOutcome, Ending
-from orchestrator.store.base import RunReader, RunRow
+from orchestrator.run_table_columns import telling_attempt
+from orchestrator.store.base import AttemptRow, RunReader, RunRow
+from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
 
 _SHOWN = 10
 _WORDS = {
@@ -32,7 +34,13 @@ def status_document(folder: Path, reader: RunReader) -> dict[str, Any]:
         "failures": [_failure(row) for row in rows if row.state is RunState.FAILED],
         "retries": [_failure(row) for row in rows if row.state is RunState.TODO and row.attempts],
         "suspects": [_suspect(row) for row in rows if row.state is RunState.SUSPECT],
+        "suspect_codes": dict(_suspect_codes(rows)),
     }
+
+
+def suspect_codes(reader: RunReader) -> Counter[str]:
+    """Reason code -> number of SUSPECT runs with it."""
+    return _suspect_codes(reader.runs())
 
 
 def print_status(console: Console, document: dict[str, Any]) -> None:
@@ -45,8 +53,8 @@ def print_status(console: Console, document: dict[str, Any]) -> None:
             f"since {attempt['since']}",
         )
     _list(console, "Failed", document["failures"])
-    _list(console, "Failed so far, will be tried again", document["retries"])
-    _list(console, "Suspect", document["suspects"])
+    _list(console, "Without a result so far, will be tried again", document["retries"])
+    _list_suspects(console, document)
 
 
 def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcome: CampaignOutcome) -> int:
@@ -62,15 +70,25 @@ def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcom
     if counts[RunState.FAILED] or counts[RunState.SUSPECT]:
         document = status_document(folder, reader)
         _list(console, "Failed", document["failures"])
-        _list(console, "Suspect", document["suspects"])
+        _list_suspects(console, document)
     n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
     if n_left and outcome.ending is Ending.FINISHED:
         _line(console, "The runs that are left belong to another orchestrator that is at work on them.")
     elif n_left:
         _line(console, "Run the same command again to continue: runs that are done are never repeated.")
+    quoted = shlex.quote(str(folder))
+    if counts[RunState.SUSPECT]:
+        n_suspect = counts[RunState.SUSPECT]
+        _line(
+            console,
+            f"{n_suspect} suspect run{'' if n_suspect == 1 else 's'} ({told_codes(suspect_codes(reader))}): look with "
+            f"`orchestrator status {quoted}`, measure again with `orchestrator retry {quoted} --suspect`.",
+        )
+    if counts[RunState.FAILED]:
+        _line(console, f"Once it is mended, try what failed again with `orchestrator retry {quoted} --failed`.")
     _line(console, f"Results: {folder}")
     if counts[RunState.DONE] + counts[RunState.SUSPECT]:
-        _line(console, f"Next: python -m analysis summary {shlex.quote(str(folder))}")
+        _line(console, f"Next: python -m analysis summary {quoted}")
     return 1 if n_left or counts[RunState.FAILED] else 0
 
 
@@ -94,40 +112,64 @@ def _running(row: RunRow) -> dict[str, Any]:
 def _failure(row: RunRow) -> dict[str, Any]:
     last = row.attempts[-1]
     error = last.error
-    return {
+    if error is None and last.reasons:
+        return _doubted(row, last)
+    found = {
         "run_id": row.run_id,
         "n_attempts": len(row.attempts),
         "state": str(last.state),
         "code": error.code if error else "unknown",
         "reason": error.message if error else "no reason was recorded",
     }
+    return found | {"codes": _codes(last)} if found["code"] == SuspectResultError.code else found
 
 
 def _suspect(row: RunRow) -> dict[str, Any]:
-    result = row.attempts[-1].result
-    reasons = result.reasons if result else []
+    return _doubted(row, telling_attempt(row) or row.attempts[-1])
+
+
+def _doubted(row: RunRow, attempt: AttemptRow) -> dict[str, Any]:
     return {
         "run_id": row.run_id,
         "n_attempts": len(row.attempts),
-        "state": str(row.attempts[-1].state),
-        "code": ",".join(dict.fromkeys(reason.code for reason in reasons)) or "unknown",
-        "reason": "; ".join(reason.message for reason in reasons) or "no reason was recorded",
+        "state": str(attempt.state),
+        "code": ",".join(_codes(attempt)) or "unknown",
+        "codes": _codes(attempt),
+        "reason": reason_text(attempt.reasons) or "no reason was recorded",
     }
 
 
+def _codes(attempt: AttemptRow) -> list[str]:
+    return list(dict.fromkeys(reason.code for reason in attempt.reasons))
+
+
+def _suspect_codes(rows: Iterable[RunRow]) -> Counter[str]:
+    telling = (telling_attempt(row) for row in rows if row.state is RunState.SUSPECT)
+    return count_codes(attempt.reasons for attempt in telling if attempt)
+
+
+def _list_suspects(console: Console, document: dict[str, Any]) -> None:
+    told = told_codes(Counter(document["suspect_codes"]))
+    _list(console, f"Suspect ({told})" if told else "Suspect", document["suspects"])
+
+
 def _list(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
-    """Group by reason: two hundred runs that failed alike are one line."""
+    """Group by reason: two hundred runs that failed alike are one line.
+
+    Doubted results are grouped by their codes: the figures in the reasons differ from run to run.
+    """
     rows = list(rows)
     if not rows:
         return
     _line(console, f"{title}:")
-    reasons = Counter(row["reason"] for row in rows)
-    for reason, n_runs in reasons.most_common(_SHOWN):
-        example = next(row["run_id"] for row in rows if row["reason"] == reason)
-        others = f" and {n_runs - 1} more" if n_runs > 1 else ""
-        _line(console, f"  {example}{others}: {reason}")
-    if len(reasons) > _SHOWN:
-        _line(console, f"  and {len(reasons) - _SHOWN} other reasons: see --json")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(",".join(row["codes"]) if row.get("codes") else row["reason"], []).append(row)
+    for group in sorted(groups.values(), key=len, reverse=True)[:_SHOWN]:
+        others = f" and {len(group) - 1} more" if len(group) > 1 else ""
+        _line(console, f"  {group[0]['run_id']}{others}: {group[0]['reason']}")
+    if len(groups) > _SHOWN:
+        _line(console, f"  and {len(groups) - _SHOWN} other reasons: see --json")
 
 
 def _line(console: Console, text: str) -> None:

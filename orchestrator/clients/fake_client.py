@@ -44,12 +44,14 @@ class FakeTrial:
         error: why, when it ends without a result.
         steps: states on the way; each long poll sees the next.
         is_corrupt: its artifact never verifies.
+        reasons: why its result is doubted, when it ends SUSPECT.
     """
 
     state: AttemptState = AttemptState.SUCCEEDED
     error: ErrorBody | None = None
     steps: tuple[AttemptState, ...] = (AttemptState.LOADING, AttemptState.MEASURING, AttemptState.COLLECTING)
     is_corrupt: bool = False
+    reasons: tuple[SuspectReason, ...] = (SuspectReason(code="fake", message="The script says so."),)
 
 
 @dataclass
@@ -148,14 +150,13 @@ class FakeClient:
         if not attempt.status.state.is_final:
             raise AttemptNotFinishedError(f"Attempt {attempt_id} still runs. Poll its status.")
         state = attempt.status.state
-        suspect = [SuspectReason(code="fake", message="The script says so.")] if state is AttemptState.SUSPECT else []
         return TrialResult(
             protocol_version=PROTOCOL_VERSION,
             attempt_id=attempt_id,
             run_id=attempt.spec.run_id,
             spec_sha256=attempt.spec.sha256(),
             state=state,
-            reasons=suspect,
+            reasons=list(attempt.trial.reasons) if state is AttemptState.SUSPECT else [],
             error=attempt.status.error,
             started_at=_AT,
             finished_at=_AT,

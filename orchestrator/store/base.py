@@ -9,9 +9,10 @@ from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import ErrorBody
-from contract.trial_result import TrialResult
+from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Scalar
+from orchestrator.cooldown import CooldownOutcome
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """One execution, as stored."""
+    """One execution, as stored.
+
+    Attributes:
+        error: why it has no result, or why its doubted result is not accepted.
+        result: as the testbed sent it.
+        reasons: why the result is doubted: the testbed's reasons and the orchestrator's own.
+        cooldown: the pause before it; None where none was recorded.
+    """
 
     attempt_id: str
     run_id: str
@@ -73,6 +81,8 @@ class AttemptRow:
     finished_at: datetime | None
     error: ErrorBody | None
     result: TrialResult | None
+    reasons: tuple[SuspectReason, ...] = ()
+    cooldown: CooldownOutcome | None = None
 
 
 @dataclass(frozen=True)
@@ -89,24 +99,29 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run reserved for this orchestrator, with the attempt that is to execute it."""
+    """A run reserved for this orchestrator, with the attempt that is to execute it.
+
+    Attributes:
+        cooldown: the pause before it, when it was recorded already.
+    """
 
     attempt_id: str
     run_id: str
     number: int
     spec: TrialSpec
     state: AttemptState
+    cooldown: CooldownOutcome | None = None
 
 
 @dataclass(frozen=True)
 class EventRow:
-    """One line of an attempt's story."""
+    """One line of the story: of an attempt; of a run, without attempt and states; of the campaign, with none."""
 
     at: datetime
-    attempt_id: str
-    run_id: str
+    attempt_id: str | None
+    run_id: str | None
     state_before: AttemptState | None
-    state_after: AttemptState
+    state_after: AttemptState | None
     message: str
 
 
@@ -134,8 +149,12 @@ class RunLedger(Protocol):
         """
         ...
 
-    def record_state(self, attempt_id: str, state: AttemptState, message: str = "") -> None:
+    def record_state(
+        self, attempt_id: str, state: AttemptState, message: str = "", *, cooldown: CooldownOutcome | None = None
+    ) -> None:
         """Note a transition and renew the lease. The same state again only renews the lease.
+
+        A cooldown is kept with the attempt, in the same transaction; None leaves what is there.
 
         Raises:
             ValueError: the transition table forbids it.
@@ -150,19 +169,32 @@ class RunLedger(Protocol):
         result: TrialResult | None = None,
         error: ErrorBody | None = None,
         message: str = "",
+        reasons: Sequence[SuspectReason] = (),
     ) -> RunState:
         """End an attempt, in one transaction; accepts it if the state is SUCCEEDED. Idempotent.
 
         Never makes a second accepted attempt of a run. Without a result from the testbed (LOST, CANCELLED by us,
-        unreachable) the error says why.
+        unreachable) the error says why. A SUSPECT attempt with an error is not kept as the run's result: the run is
+        tried again if the error is retryable and attempts are left, and FAILED if the error is not retryable.
+
+        Args:
+            attempt_id: the attempt.
+            state: its last; it may differ from the result's own, which is stored as it was received.
+            result: from the testbed.
+            error: why there is no result to accept.
+            message: for the story.
+            reasons: why the result is doubted, the result's own included.
 
         Returns:
             The run's state afterwards: TODO when it will be tried again.
         """
         ...
 
-    def remember(self, key: str, value: JsonValue) -> None:
-        """Keep a fact about the campaign, such as its idle temperature; replaces an older one."""
+    def remember(self, key: str, value: JsonValue, message: str = "") -> None:
+        """Keep a fact about the campaign, such as its idle temperature; replaces an older one.
+
+        With a message, an event of the campaign tells it too.
+        """
         ...
 
     def close(self) -> None:

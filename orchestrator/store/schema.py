@@ -28,7 +28,7 @@ from sqlalchemy import (
 RUN_TABLE = "run_table.sqlite"
 """File name of the run table in an experiment's folder."""
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration."""
 
 
@@ -73,6 +73,8 @@ RUN = Table(
     Column("repetition", Integer, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("state", String(16), nullable=False),
+    # Attempts up to this number count no more: the run was given new ones by hand.
+    Column("reopened_after", Integer, nullable=False, server_default="0"),
     Index("ix_run_state_position", "state", "position"),
 )
 
@@ -92,6 +94,10 @@ ATTEMPT = Table(
     Column("finished_at", UtcText),
     Column("error", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
+    # How the pause before it went, as far as this side knows; written before the testbed hears of the attempt.
+    Column("cooldown", JSON(none_as_null=True)),
+    # Why the result is doubted: the testbed's reasons and the orchestrator's own. `result` stays as it was received.
+    Column("reasons", JSON(none_as_null=True)),
     UniqueConstraint("run_id", "number"),
     # The rule that no run has two accepted attempts is the database's own, whatever the program does.
     Index(
@@ -115,10 +121,11 @@ EVENT = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("at", UtcText, nullable=False),
-    Column("attempt_id", String(128), nullable=False),
-    Column("run_id", String(128), nullable=False, index=True),
+    # Of an event of the whole campaign both are null; of one of a run the first, and the states.
+    Column("attempt_id", String(128)),
+    Column("run_id", String(128), index=True),
     Column("state_before", String(16)),
-    Column("state_after", String(16), nullable=False),
+    Column("state_after", String(16)),
     Column("message", Text, nullable=False),
 )
 

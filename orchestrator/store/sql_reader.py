@@ -10,8 +10,9 @@ from sqlalchemy.engine import URL
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import ErrorBody
-from contract.trial_result import TrialResult
+from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
+from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow
 from orchestrator.store.database import READ_ONLY, told
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
@@ -94,7 +95,7 @@ class SqlReader:
                     row.attempt_id,
                     row.run_id,
                     AttemptState(row.state_before) if row.state_before else None,
-                    AttemptState(row.state_after),
+                    AttemptState(row.state_after) if row.state_after else None,
                     row.message,
                 )
                 for row in connection.execute(query)
@@ -112,7 +113,18 @@ class SqlReader:
             yield connection
 
 
+def cooldown_of(row: Any) -> CooldownOutcome | None:
+    """The pause that is stored with an attempt."""
+    return CooldownOutcome(**row.cooldown) if row.cooldown else None
+
+
 def _attempt_row(row: Any) -> AttemptRow:
+    result = TrialResult.model_validate(row.result) if row.result else None
+    if row.reasons is not None:
+        reasons = [SuspectReason.model_validate(reason) for reason in row.reasons]
+    else:
+        # Written by an older version, which knew the testbed's reasons only.
+        reasons = result.reasons if result else []
     return AttemptRow(
         attempt_id=row.attempt_id,
         run_id=row.run_id,
@@ -124,5 +136,7 @@ def _attempt_row(row: Any) -> AttemptRow:
         updated_at=row.updated_at,
         finished_at=row.finished_at,
         error=ErrorBody.model_validate(row.error) if row.error else None,
-        result=TrialResult.model_validate(row.result) if row.result else None,
+        result=result,
+        reasons=tuple(reasons),
+        cooldown=cooldown_of(row),
     )

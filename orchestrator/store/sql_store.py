@@ -1,8 +1,9 @@
 """The run table over SQLAlchemy: SQLite by default, PostgreSQL by URL."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -12,15 +13,17 @@ from pydantic import JsonValue
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.engine import URL
 
-from contract.attempt_state import AttemptState, RunState, derive_run_state, may_follow
+from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import ErrorBody, PlanChangedError, UsageError
-from contract.trial_result import TrialResult
+from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
+from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import Claim, Plan
 from orchestrator.store.database import database_url, open_database, serialise, told
 from orchestrator.store.owner import is_gone, this_owner
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
-from orchestrator.store.sql_reader import SqlReader
+from orchestrator.store.sql_reader import SqlReader, cooldown_of
+from orchestrator.store.standing import standing
 
 LEASE_S = 60.0
 """An attempt whose owner gives no sign for this long may be taken over."""
@@ -158,9 +161,11 @@ class SqlStore(SqlReader):
             )
             connection.execute(update(RUN).where(RUN.c.run_id == run.run_id).values(state=RunState.RUNNING))
             self._tell(connection, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
-            return _claim(attempt_id, run.run_id, number, run.spec, AttemptState.CLAIMED)
+            return Claim(attempt_id, run.run_id, number, TrialSpec.model_validate(run.spec), AttemptState.CLAIMED)
 
-    def record_state(self, attempt_id: str, state: AttemptState, message: str = "") -> None:
+    def record_state(
+        self, attempt_id: str, state: AttemptState, message: str = "", *, cooldown: CooldownOutcome | None = None
+    ) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
             row = self._attempt(connection, attempt_id)
@@ -169,7 +174,10 @@ class SqlStore(SqlReader):
                 raise ValueError(f"Attempt {attempt_id} is {before}: {state} cannot follow.")
             if state.is_final:
                 raise ValueError(f"{state} ends an attempt: use finish().")
-            self._renew(connection, attempt_id, self._now(), state=state)
+            changed: dict[str, Any] = {"state": state}
+            if cooldown is not None:
+                changed["cooldown"] = asdict(cooldown)
+            self._renew(connection, attempt_id, self._now(), **changed)
             if state is not before or message:
                 self._tell(connection, attempt_id, row.run_id, before, state, message)
 
@@ -181,6 +189,7 @@ class SqlStore(SqlReader):
         result: TrialResult | None = None,
         error: ErrorBody | None = None,
         message: str = "",
+        reasons: Sequence[SuspectReason] = (),
     ) -> RunState:
         """See `RunLedger`.
 
@@ -190,6 +199,7 @@ class SqlStore(SqlReader):
         if not state.is_final or (state.has_result and result is None):
             raise ValueError(f"{state} with{'' if result else 'out'} a result does not end an attempt.")
         error = error or (result.error if result else None)
+        doubts = list(reasons) or (result.reasons if result else [])
         with self._writing() as connection:
             row = self._attempt(connection, attempt_id)
             if row.finished_at is None:
@@ -205,17 +215,53 @@ class SqlStore(SqlReader):
                         finished_at=now,
                         error=error.model_dump(mode="json") if error else None,
                         result=result.model_dump(mode="json") if result else None,
+                        reasons=[reason.model_dump(mode="json") for reason in doubts],
                     )
                 )
                 story = message or (error.message if error else "")
                 self._tell(connection, attempt_id, row.run_id, AttemptState(row.state), state, story)
             return self._derive(connection, row.run_id)
 
-    def remember(self, key: str, value: JsonValue) -> None:
+    def remember(self, key: str, value: JsonValue, message: str = "") -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
             connection.execute(delete(FACT).where(FACT.c.key == key))
             connection.execute(insert(FACT).values(key=key, value=value))
+            if message:
+                self._tell(connection, None, None, None, None, message)
+
+    def reopen(self, run_ids: Collection[str]) -> list[str]:
+        """Make ended runs TODO again, with `max_attempts` new attempts each; what was measured stays as evidence.
+
+        Args:
+            run_ids: planned runs.
+
+        Returns:
+            Those that are to do again, in order. The others are to do, or running, already.
+
+        Raises:
+            UsageError: one is not planned, or has an accepted result; nothing was changed.
+        """
+        with self._writing() as connection:
+            runs = connection.execute(
+                select(RUN.c.run_id, RUN.c.state).where(RUN.c.run_id.in_(list(run_ids))).order_by(RUN.c.position)
+            ).all()
+            unknown = sorted(set(run_ids) - {run.run_id for run in runs})
+            if unknown:
+                raise UsageError(f"The run table has no run {unknown[0]}. See `__run_id` in run_table.csv.")
+            done = [run.run_id for run in runs if run.state == RunState.DONE]
+            if done:
+                raise UsageError(
+                    f"{done[0]} is done: a run has one accepted result. Raise `repetitions` under another `name` "
+                    "to measure more."
+                )
+            reopened = [run.run_id for run in runs if run.state in (RunState.SUSPECT, RunState.FAILED)]
+            for run_id in reopened:
+                last = select(func.max(ATTEMPT.c.number)).where(ATTEMPT.c.run_id == run_id).scalar_subquery()
+                connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(reopened_after=last))
+                self._derive(connection, run_id)
+                self._tell(connection, None, run_id, None, None, "to be tried again, as asked by `orchestrator retry`")
+            return reopened
 
     def close(self) -> None:
         """See `RunLedger`."""
@@ -235,7 +281,8 @@ class SqlStore(SqlReader):
         self._renew(connection, row.attempt_id, now, **changed)
         if row.owner != self._owner:
             self._tell(connection, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
-        return _claim(row.attempt_id, row.run_id, row.number, row.spec, state)
+        spec = TrialSpec.model_validate(row.spec)
+        return Claim(row.attempt_id, row.run_id, row.number, spec, state, cooldown_of(row))
 
     def _attempt(self, connection: Connection, attempt_id: str) -> Any:
         row = connection.execute(
@@ -257,10 +304,10 @@ class SqlStore(SqlReader):
     def _tell(
         self,
         connection: Connection,
-        attempt_id: str,
-        run_id: str,
+        attempt_id: str | None,
+        run_id: str | None,
         before: AttemptState | None,
-        after: AttemptState,
+        after: AttemptState | None,
         message: str,
     ) -> None:
         connection.execute(
@@ -283,27 +330,12 @@ class SqlStore(SqlReader):
     def _derive(self, connection: Connection, run_id: str) -> RunState:
         """The run's state from its attempts, written beside them so that counting and claiming stay cheap."""
         attempts = connection.execute(
-            select(ATTEMPT.c.state, ATTEMPT.c.accepted, ATTEMPT.c.error)
+            select(ATTEMPT.c.number, ATTEMPT.c.state, ATTEMPT.c.accepted, ATTEMPT.c.error)
             .where(ATTEMPT.c.run_id == run_id)
             .order_by(ATTEMPT.c.number)
         ).all()
         max_attempts = connection.execute(select(EXPERIMENT.c.max_attempts)).scalar_one()
-        state = derive_run_state(
-            [(AttemptState(row.state), bool(row.accepted)) for row in attempts],
-            may_retry=_may_retry(attempts, max_attempts),
-        )
+        reopened_after = connection.execute(select(RUN.c.reopened_after).where(RUN.c.run_id == run_id)).scalar_one()
+        state = standing(attempts, max_attempts=max_attempts, reopened_after=reopened_after)
         connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(state=state))
         return state
-
-
-def _may_retry(attempts: Sequence[Any], max_attempts: int) -> bool:
-    """Retryable failures are tried again up to a limit; what a person cancelled does not count."""
-    counted = [row for row in attempts if row.state != AttemptState.CANCELLED]
-    if len(counted) >= max_attempts or not counted:
-        return not counted
-    last = counted[-1]
-    return last.state == AttemptState.LOST or bool(last.error and last.error.get("retryable"))
-
-
-def _claim(attempt_id: str, run_id: str, number: int, spec: Any, state: AttemptState) -> Claim:
-    return Claim(attempt_id, run_id, number, TrialSpec.model_validate(spec), state)

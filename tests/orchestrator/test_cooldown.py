@@ -78,7 +78,7 @@ def test_gate_times_out_and_says_so() -> None:
     outcome = machine.cooldown(Cooldown(floor_s=30.0, max_wait_s=60.0)).wait(machine.now_s)
     assert outcome.gate == "timed_out"
     assert outcome.waited_s == pytest.approx(90.0, abs=0.1)
-    assert "timed out" in outcome.message and "55.0" in outcome.message and "40.0" in outcome.message
+    assert "did not open in time" in outcome.message and "55.0" in outcome.message and "40.0" in outcome.message
 
 
 def test_a_sensor_of_whole_degrees_may_flicker_by_one() -> None:

@@ -1,5 +1,6 @@
 """The run table's file: its settings, its schema, and what is said when it cannot be used."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -9,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex
 
@@ -16,6 +18,7 @@ from contract.attempt_state import RunState
 from contract.errors import UsageError
 from orchestrator.store.schema import ATTEMPT, HEAD, METADATA, RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
+from tests.contract.examples import RESULT
 from tests.orchestrator.doubles import plan
 from tests.orchestrator.test_store import claimed, dump
 
@@ -50,6 +53,64 @@ def test_migrations_make_what_the_queries_expect(store: SqlStore, path: Path) ->
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD
     postgres = [str(CreateIndex(index).compile(dialect=postgresql.dialect())) for index in ATTEMPT.indexes]
     assert any("UNIQUE INDEX ux_attempt_accepted" in each and "WHERE accepted" in each for each in postgres)
+
+
+def old_run_table(path: Path, revision: str) -> sqlite3.Connection:
+    """A run table as an earlier version made it."""
+    from alembic import command
+    from alembic.config import Config
+
+    import orchestrator.store.database as database
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+    return sqlite3.connect(path)
+
+
+def test_a_run_table_of_the_first_schema_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / RUN_TABLE
+    result, small = RESULT.model_dump_json(), plan(2)
+    at = "2026-11-21T12:00:00.000000+00:00"
+    with closing(old_run_table(path, "0001")) as connection:
+        connection.execute(
+            "INSERT INTO experiment VALUES(1, 'test', 1, '[\"number\"]', 3, '', '{}', ?, ?, '0.1.0')",
+            (small.sha256, at),
+        )
+        for run, state in zip(small.runs, ("SUSPECT", "RUNNING"), strict=True):
+            connection.execute(
+                "INSERT INTO run VALUES(?, ?, ?, 0, ?, ?)",
+                (run.position, run.run_id, json.dumps(run.treatment), run.spec.model_dump_json(), state),
+            )
+        first, second = small.runs
+        connection.execute(
+            "INSERT INTO attempt VALUES('a1', ?, 1, 'SUSPECT', 0, 'box', 'me', NULL, ?, ?, ?, NULL, ?)",
+            (first.run_id, at, at, at, result),
+        )
+        connection.execute(
+            "INSERT INTO attempt VALUES('a2', ?, 1, 'LOADING', 0, 'box', 'me', ?, ?, ?, NULL, NULL, NULL)",
+            (second.run_id, at, at, at),
+        )
+        connection.execute("INSERT INTO event VALUES(1, ?, 'a1', ?, NULL, 'CLAIMED', 'x')", (at, first.run_id))
+        connection.commit()
+    with closing(SqlStore.open(path, owner="me", create=False)) as store:
+        store.create_experiment(small)
+        assert store.events(first.run_id)[0].attempt_id == "a1"
+        (suspect,) = store.runs()[0].attempts
+        assert suspect.reasons == tuple(RESULT.reasons) != ()  # as in the result: nobody else had any
+        assert suspect.cooldown is None
+        assert claimed(store).attempt_id == "a2"
+        assert store.reopen([first.run_id]) == [first.run_id]
+        assert store.counts() == dict.fromkeys(RunState, 0) | {RunState.TODO: 1, RunState.RUNNING: 1}
+        store.remember("key", 1, "told")
+        assert (store.events()[-1].run_id, store.events()[-1].state_after) == (None, None)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
+        assert "ix_event_run_id" in {row[1] for row in connection.execute("PRAGMA index_list(event)")}
 
 
 def test_an_open_of_a_current_database_does_not_load_alembic(store: SqlStore, path: Path) -> None:

@@ -255,6 +255,7 @@ def _too_concurrent(treatment: Mapping[str, Any]) -> Trial:
         ({"repetitions": 0}, "repetitions is 0. Set it"),
         ({"repetitions": 1.5}, "repetitions is 1.5"),
         ({"max_attempts": 0}, "max_attempts is 0"),
+        ({"on_suspect": "shrug"}, "on_suspect is 'shrug'. Choose one of: OnSuspect.KEEP"),
         ({"order": "sorted"}, "order is 'sorted'. Choose one of: Order.RANDOM"),
         ({"order": Order.GROUPED}, "GROUPED, but group_by is .*Give it"),
         ({"order": Order.GROUPED, "group_by": ["c"]}, "group_by names 'c'. Choose from: a, b"),

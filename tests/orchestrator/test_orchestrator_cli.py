@@ -124,6 +124,9 @@ def test_bad_input_with_a_local_testbed_leaves_nothing_either(tmp_path: Path) ->
         ["run", "CONFIG", "--local", "--testbed", "http://127.0.0.1:9"],
         ["run", "CONFIG", "--testbed", "http://127.0.0.1:9", "--meter", "fake"],
         ["run", "CONFIG", "--testbed", "127.0.0.1:9"],
+        ["run", "CONFIG", "--local", "--on-suspect", "shrug"],
+        ["retry", "nowhere", "--suspect"],
+        ["retry", "CONFIG"],
         ["run", "nowhere.py", "--local"],
         ["plan", "nowhere.py"],
         ["status", "nowhere"],
@@ -196,6 +199,38 @@ def test_runs_that_fail_make_exit_code_1_with_reasons(tmp_path: Path, testbed: T
     told = command("status", results / "e2e")
     assert told.returncode == 0
     assert "Failed:" in told.stdout and "and 2 more" in told.stdout
+
+
+def test_doubted_results_are_tried_again_kept_and_refused(tmp_path: Path, testbed: Testbed) -> None:
+    """A power so small that the energy is 0: measured, and doubted."""
+    config, results = write_config(tmp_path, repetitions=1, tokens_per_s=0), tmp_path / "results"
+    folder = results / "e2e"
+    text = config.read_text().replace("period_s=1.0)", 'period_s=1.0, options={"power_w": 5e-324})')
+    config.write_text(text.replace("max_attempts = 20", "max_attempts = 2"))
+    assert "5e-324" in config.read_text()
+    tried = command("run", config, "--testbed", testbed.url, "--results", results, "--on-suspect", "retry")
+    assert tried.returncode == 0, words(tried)
+    assert "4 runs: 4 suspect" in tried.stdout
+    assert "4 suspect runs (4 energy_not_positive)" in words(tried)
+    assert "It will be tried again." in tried.stdout
+    told = json.loads(command("status", folder, "--json").stdout)
+    assert told["suspect_codes"] == {"energy_not_positive": 4}
+    assert {each["n_attempts"] for each in told["suspects"]} == {2}
+    assert "4 energy_not_positive" in command("status", folder).stdout
+
+    again = command("retry", folder, "--run", "run_0_repetition_0")
+    assert again.returncode == 0 and "1 run to do again" in again.stdout
+    assert run_states(folder / "run_table.sqlite")["run_0_repetition_0"] == "TODO"
+    refused = command("run", config, "--testbed", testbed.url, "--results", results, "--on-suspect", "fail")
+    assert refused.returncode == 1, words(refused)
+    assert "3 suspect, 1 failed" in refused.stdout
+    assert run_states(folder / "run_table.sqlite")["run_0_repetition_0"] == "FAILED"
+    with (folder / "run_table.csv").open() as file:
+        rows = {row["__run_id"]: row for row in csv.DictReader(file)}
+    failed = rows["run_0_repetition_0"]
+    assert (failed["__done"], failed["energy_j"], failed["state"]) == ("TODO", "", "FAILED")
+    assert failed["reasons"].startswith("energy_not_positive: ")
+    assert {row["__done"] for row in rows.values()} == {"DONE", "TODO"}
 
 
 def test_a_local_testbed_for_the_length_of_a_campaign(tmp_path: Path) -> None:

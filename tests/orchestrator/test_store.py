@@ -16,9 +16,11 @@ import pytest
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import ChildDiedError, ErrorBody, ModelNotFoundError, PlanChangedError, UsageError
 from contract.trial_result import TrialResult
+from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import Claim, RunLedger, RunReader
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import LEASE_S, SqlStore
+from orchestrator.suspicion import SuspectResultError
 from tests.contract.examples import RESULT
 from tests.orchestrator.doubles import plan
 
@@ -260,17 +262,25 @@ from contract.attempt_state import AttemptState
 from orchestrator.store.sql_store import SqlStore
 from tests.orchestrator.doubles import plan
 from tests.orchestrator.test_store import result_of
+from orchestrator.suspicion import SuspectResultError
 path, last = sys.argv[1:]
 store = SqlStore.open(path, create=True)
 store.create_experiment(plan(2))
 claim = store.claim_next("box")
 for state in (AttemptState.SUBMITTED, AttemptState.LOADING, AttemptState.MEASURING, AttemptState.COLLECTING):
-    if last == "CLAIMED":
+    if last in ("CLAIMED", "AGAIN", "REOPENED"):
         break
     store.record_state(claim.attempt_id, state)
     if state == last:
         break
-if last == "DONE":
+if last in ("AGAIN", "REOPENED"):
+    claim = store.claim_next("box")
+    doubted = result_of(claim, AttemptState.SUSPECT)
+    error = SuspectResultError("Doubted.").body().model_copy(update={"retryable": last == "AGAIN"})
+    store.finish(claim.attempt_id, AttemptState.SUSPECT, result=doubted, error=error)
+    if last == "REOPENED":
+        store.reopen([claim.run_id])
+elif last == "DONE":
     store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim))
 elif last == "TORN":
     # In the middle of the transaction that would have accepted it.
@@ -280,8 +290,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("last", ["CLAIMED", "SUBMITTED", "MEASURING", "COLLECTING", "TORN", "DONE"])
-def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) -> None:
+def kill_after(path: Path, last: str) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", _DRIVE_AND_DIE, str(path), last],
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
@@ -290,6 +299,11 @@ def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) ->
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+@pytest.mark.parametrize("last", ["CLAIMED", "SUBMITTED", "MEASURING", "COLLECTING", "TORN", "DONE"])
+def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) -> None:
+    kill_after(path, last)
     with closing(SqlStore.open(path, create=True)) as store:
         store.create_experiment(plan(2))
         claim = claimed(store)
@@ -300,6 +314,64 @@ def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) ->
         assert (claim.run_id, claim.number, claim.state) == ("run_0_repetition_0", 1, reached)
         assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is RunState.DONE
         assert len(store.runs()[0].attempts) == 1
+
+
+@pytest.mark.parametrize("last", ["AGAIN", "REOPENED"])
+def test_after_a_kill_a_doubted_run_is_tried_again_once(path: Path, last: str) -> None:
+    """Killed between the doubted result and the attempt that is to follow it."""
+    kill_after(path, last)
+    with closing(SqlStore.open(path, create=True)) as store:
+        claim = claimed(store)
+        assert (claim.run_id, claim.number) == ("run_0_repetition_0", 2)
+        assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is RunState.DONE
+        assert [attempt.accepted for attempt in store.runs()[0].attempts] == [False, True]
+        assert claimed(store).run_id == "run_1_repetition_0"
+
+
+def doubt(store: SqlStore, *, retryable: bool | None) -> RunState:
+    """A doubted result; retryable None: it is kept."""
+    claim = claimed(store)
+    error = None if retryable is None else SuspectResultError("Doubted.").body()
+    return store.finish(
+        claim.attempt_id,
+        AttemptState.SUSPECT,
+        result=result_of(claim, AttemptState.SUSPECT),
+        error=error and error.model_copy(update={"retryable": retryable}),
+    )
+
+
+def test_the_last_doubted_result_decides(store: SqlStore) -> None:
+    run_id = "run_0_repetition_0"
+    assert doubt(store, retryable=None) is RunState.SUSPECT
+    assert store.reopen([run_id]) == [run_id]
+    assert store.reopen([run_id]) == []
+    assert end(store, AttemptState.FAILED, HOPELESS)[1] is RunState.SUSPECT
+    assert store.reopen([run_id]) == [run_id]
+    assert doubt(store, retryable=True) is RunState.TODO
+    assert doubt(store, retryable=False) is RunState.FAILED
+    assert store.reopen([run_id]) == [run_id]
+    assert end(store, AttemptState.CANCELLED)[1] is RunState.TODO
+    assert end(store, AttemptState.SUCCEEDED)[1] is RunState.DONE
+    with pytest.raises(UsageError, match="one accepted result"):
+        store.reopen([run_id])
+    assert [attempt.number for attempt in store.runs()[0].attempts] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_cooldown_is_kept_with_its_attempt_and_goes_to_whoever_takes_it_over(path: Path) -> None:
+    now = Now()
+    with (
+        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+    ):
+        first.create_experiment(plan(1))
+        claim = claimed(first)
+        assert claim.cooldown is None
+        warm = CooldownOutcome(waited_s=330.0, start_temp_c=62.0, idle_temp_c=40.0, gate="timed_out", readings=9)
+        first.record_state(claim.attempt_id, AttemptState.CLAIMED, warm.message, cooldown=warm)
+        first.record_state(claim.attempt_id, AttemptState.SUBMITTED)
+        now.at += timedelta(seconds=LEASE_S + 1)
+        assert claimed(second).cooldown == warm
+        assert second.runs()[0].attempts[0].cooldown == warm
 
 
 def test_claims_use_the_indexes_at_any_size(path: Path) -> None:
