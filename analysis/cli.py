@@ -147,23 +147,6 @@ def agreement(
 
 
 @app.command()
-def report(
-    experiment: Annotated[Path, typer.Argument(help="results/EXPERIMENT, or a folder of Experiment Runner.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file that needs nothing else; default: report.html.")] = None,
-    md: Annotated[Path | None, typer.Option(help="Markdown file; its figures go to a folder beside it.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for each figure as PDF, SVG and PNG.")] = None,
-    include_suspect: Annotated[
-        bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-) -> None:
-    """Write one self-contained page: answer, warnings, tables, tests, figures, how to cite."""
-    from analysis.report.command import report_command
-
-    report_command(experiment, out=out, md=md, figures=figures, include_suspect=include_suspect, seed=seed)
-
-
-@app.command()
 def published(
     folder: Annotated[Path, typer.Argument(help="The public study's run tables, with folders RQ1.1, RQ2, RQ3.1.")],
 ) -> None:
