@@ -82,7 +82,7 @@ def levene(frame: "pl.DataFrame", response: str, factors: Sequence[str], centre:
         centre: `median`, as in R's `car::leveneTest`, or `mean`.
 
     Raises:
-        UsageError: fewer than two cells, a cell of one value, no variance, or an unknown centre.
+        UsageError: fewer than two cells, a cell of one value, all of two, no variance, or an unknown centre.
     """
     from scipy.stats import levene as scipy_levene
 
@@ -99,6 +99,9 @@ def levene(frame: "pl.DataFrame", response: str, factors: Sequence[str], centre:
     }
     if all(np.ptp(group) == 0 for group in groups.values()):
         raise UsageError(f"{response} does not vary within any cell: there are no variances to compare.")
+    if all(group.size == 2 for group in groups.values()):
+        # Two values are equally far from their centre: there is no variance within the cells to hold others against.
+        raise UsageError("Every cell has two values: Levene's test needs three in at least one. Repeat the runs.")
     found = scipy_levene(*groups.values(), center=centre)
     return AssumptionTest(
         float(found.statistic),

@@ -189,3 +189,9 @@ def test_treatment_means_count_their_repetitions() -> None:
         {"g": "a", "y": 1.5, "n_repetitions": 2},
         {"g": "b", "y": 3.5, "n_repetitions": 2},
     ]
+
+
+def test_levene_needs_more_than_two_values_in_a_cell() -> None:
+    frame = pl.DataFrame({"group": ["a", "a", "b", "b"], "energy_j": [1.0, 2.0, 5.0, 9.0]})
+    with pytest.raises(UsageError, match="two values"):
+        levene(frame, "energy_j", ["group"])
