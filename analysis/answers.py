@@ -101,9 +101,9 @@ class _Request(BaseModel):
 
 
 def _joulebed(folder: Path) -> AnswerSet:
-    from analysis.load import load_experiment
+    from analysis.load import load_runs
 
-    experiment = load_experiment(folder)
+    experiment = load_runs(folder)
     answers: list[Answer] = []
     missing = []
     for run in experiment.runs.to_dicts():
@@ -156,6 +156,7 @@ def _experiment_runner(folder: Path, prompts: Path | None) -> AnswerSet:
     factors = table.factors() if table else ()
     rows = dict(zip(table.run_ids, table.rows, strict=True)) if table else {}
     answers: list[Answer] = []
+    read: dict[tuple[str, str], str | None] = {}
     unknown = 0
     for run in find_run_folders(folder):
         if run.prompt_sheet is None:
@@ -171,9 +172,12 @@ def _experiment_runner(folder: Path, prompts: Path | None) -> AnswerSet:
             # A data set may hold an item twice: the first time it was asked is the first item.
             item = items[key][asked[key] % len(items[key])]
             asked[key] += 1
-            read = read_label(item.task, answer, item.fields)
+            # Repetitions often repeat to the byte, and reading is slow.
+            if (item.item_id, answer) not in read:
+                read[item.item_id, answer] = read_label(item.task, answer, item.fields)
+            label = read[item.item_id, answer]
             answers.append(
-                Answer(run.run_id, treatment, item.item_id, item.task, prompt, answer, item.gold_label, read, score)
+                Answer(run.run_id, treatment, item.item_id, item.task, prompt, answer, item.gold_label, label, score)
             )
     notes = (f"{unknown:,} answers belong to no prompt with a gold label: not in here.",) if unknown else ()
     return AnswerSet(folder.name, folder, factors or ("run",), tuple(answers), notes)

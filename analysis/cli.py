@@ -22,9 +22,12 @@ def _commands() -> None:
     """From finished runs to tables and figures."""
 
 
+_SOURCE_HELP = "results/EXPERIMENT, the address of its database, or a folder of Experiment Runner."
+
+
 @app.command()
 def summary(
-    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment, such as results/quickstart.")],
+    experiment: Annotated[str, typer.Argument(help=_SOURCE_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Full precision, for programs.")] = False,
     include_suspect: Annotated[
         bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
@@ -35,10 +38,10 @@ def summary(
     ] = None,
 ) -> None:
     """Energy, speed and accuracy by treatment."""
-    from analysis.load import load_experiment
+    from analysis.runs_command import load_scored
     from analysis.summary import summarise, to_json
 
-    result = summarise(load_experiment(experiment), by=by, include_suspect=include_suspect)
+    result = summarise(load_scored(experiment), by=by, include_suspect=include_suspect)
     if as_json:
         print(json.dumps(to_json(result), indent=1, ensure_ascii=False, allow_nan=False))
         return
@@ -68,6 +71,49 @@ def audit(
         recipe_command(folder, recipe, as_json=as_json)
     else:
         audit_command(folder, table or [], as_json=as_json, all_runs=all_runs)
+
+
+@app.command()
+def runs(
+    experiment: Annotated[str, typer.Argument(help=_SOURCE_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything in full precision, for programs.")] = False,
+    parquet: Annotated[Path | None, typer.Option(help="Parquet file to write.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="With derived figures: per token, EDP, ...")] = False,
+    phases: Annotated[bool, typer.Option("--phases", help="Energy by phase and domain instead of runs.")] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Of Experiment Runner: folder with gold labels; default: prompts/ in the folder."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Price per kWh: adds the electricity's cost.")] = None,
+    currency: Annotated[str, typer.Option(help="Of the price.")] = "",
+    grid_intensity: Annotated[float | None, typer.Option(help="g CO2e per kWh: adds the carbon.")] = None,
+) -> None:
+    """One row per run, as a table or a file; what the columns mean goes with a file, and is told by `columns`."""
+    from analysis.runs_command import runs_command
+
+    runs_command(
+        experiment,
+        as_json=as_json,
+        parquet=parquet,
+        csv=csv,
+        metrics=metrics,
+        phases=phases,
+        prompts=prompts,
+        price_per_kwh=price,
+        currency=currency,
+        grid_g_per_kwh=grid_intensity,
+    )
+
+
+@app.command()
+def columns(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Name, unit and meaning of every column."""
+    from analysis.runs_command import columns_command
+
+    columns_command(as_json=as_json)
 
 
 _PROMPTS_HELP = "Of Experiment Runner: folder with gold labels; default: prompts/ in the folder."
@@ -144,6 +190,23 @@ def agreement(
         store=store,
         as_json=as_json,
     )
+
+
+@app.command()
+def report(
+    experiment: Annotated[Path, typer.Argument(help="results/EXPERIMENT, or a folder of Experiment Runner.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file that needs nothing else; default: report.html.")] = None,
+    md: Annotated[Path | None, typer.Option(help="Markdown file; its figures go to a folder beside it.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for each figure as PDF, SVG and PNG.")] = None,
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Write one self-contained page: answer, warnings, tables, tests, figures, how to cite."""
+    from analysis.report.command import report_command
+
+    report_command(experiment, out=out, md=md, figures=figures, include_suspect=include_suspect, seed=seed)
 
 
 @app.command()

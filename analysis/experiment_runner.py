@@ -60,6 +60,7 @@ class PromptSheet:
         answers: empty where they were not kept.
         n_tokens: of all answers; None where it was not counted.
         n_broken: lines without a readable start and end; they are left out.
+        tokens: of each answer; empty where any was not counted.
     """
 
     start_s: tuple[float, ...]
@@ -69,6 +70,7 @@ class PromptSheet:
     answers: tuple[str, ...]
     n_tokens: int | None
     n_broken: int
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,32 @@ class RunTableFile:
     def factors(self) -> tuple[str, ...]:
         """Columns that are the same in all repetitions of a run, as factors are; a column that is the same in all
         rows tells nothing and is left out.
+
+        Without repetitions, of Experiment Runner's own layout, where factors come first: the first columns that
+        together tell the runs apart.
         """
         levels: dict[str, dict[str, set[str]]] = {}
         for run_id, row in zip(self.run_ids, self.rows, strict=True):
             for name, cell in row.items():
                 levels.setdefault(name, {}).setdefault(run_number(run_id), set()).add(cell)
         has_repetitions = len(self.rows) > len({run_number(run_id) for run_id in self.run_ids})
+        if not has_repetitions:
+            return self._leading_factors()
         return tuple(
             name
             for name, by_run in levels.items()
-            if has_repetitions
-            and name.lower() not in ("__run_id", "__done", *_RUN_COLUMNS, *_REPETITION_COLUMNS)
+            if name.lower() not in ("__run_id", "__done", *_RUN_COLUMNS, *_REPETITION_COLUMNS)
             and all(len(cells) == 1 for cells in by_run.values())
             and len(set().union(*by_run.values())) > 1
         )
+
+    def _leading_factors(self) -> tuple[str, ...]:
+        varying = [name for name in self.columns[2:] if len({row[name] for row in self.rows}) > 1]
+        if self.columns[:2] == ("__run_id", "__done"):
+            for n in range(1, len(varying) + 1):
+                if len({tuple(row[name] for name in varying[:n]) for row in self.rows}) == len(self.rows):
+                    return tuple(varying[:n])
+        return ()
 
 
 def run_number(run_id: str) -> str:
@@ -138,6 +152,11 @@ def find_run_folders(folder: Path) -> list[RunFolder]:
             f"PACKAGE_ENERGY (J) or GPU0_POWER (mWatts)."
         )
     return sorted(runs, key=lambda run: run_order(run.run_id))
+
+
+def has_run_folder(folder: Path) -> bool:
+    """Whether any run is under a folder, with or without its log."""
+    return any(_runs_in(each) for each in _folders(folder, _DEPTH))
 
 
 def find_run_tables(folder: Path) -> list[Path]:
@@ -197,7 +216,7 @@ def read_prompt_sheet(path: Path) -> PromptSheet:
     kept = []
     n_broken = 0
     for row in rows[1:]:
-        if not any(cell.strip() for cell in row):
+        if not any(map(str.strip, row)):
             continue
         start_s, end_s = (_unix_s(row[index]) if index < len(row) else None for index in (start, end))
         if start_s is None or end_s is None or end_s < start_s:
@@ -208,15 +227,17 @@ def read_prompt_sheet(path: Path) -> PromptSheet:
         kept.append(row)
     if not kept:
         raise LogFormatError(f"{path}: no line has a readable start and end.", file=str(path))
-    is_whole = all(stamp == int(stamp) for stamp in (*starts_s, *ends_s))
+    is_whole = all(map(float.is_integer, (*starts_s, *ends_s)))
+    counts = _counts(_cells(kept, tokens))
     return PromptSheet(
         tuple(starts_s),
         tuple(ends_s),
         1.0 if is_whole else 0.001,
         _cells(kept, prompt),
         _cells(kept, answer),
-        _count(_cells(kept, tokens)),
+        sum(counts) if counts else None,
         n_broken,
+        counts,
     )
 
 
@@ -299,10 +320,10 @@ def _cells(rows: list[list[str]], index: int | None) -> tuple[str, ...]:
     return () if index is None else tuple(row[index] if index < len(row) else "" for row in rows)
 
 
-def _count(cells: tuple[str, ...]) -> int | None:
+def _counts(cells: tuple[str, ...]) -> tuple[int, ...]:
     values = [number(cell.strip())[0] for cell in cells]
-    known = [value for value in values if value is not None]
-    return int(sum(known)) if known and len(known) == len(values) else None
+    known = [int(value) for value in values if value is not None]
+    return tuple(known) if len(known) == len(values) else ()
 
 
 def _unix_s(text: str) -> float | None:

@@ -27,6 +27,7 @@ def notes_of(summary: "Summary") -> Iterator[str]:
         yield from _energy(summary, runs)
         yield from _accuracy(summary)
         yield from _conditions(summary, runs)
+    yield from summary.experiment.notes
     yield from _excluded(summary)
 
 

@@ -1,4 +1,4 @@
-"""The run table as it lies on the disk, read and never written. Plain SQL, so that another database can follow."""
+"""The run table as it lies on the disk, or in a database server; read and never written."""
 
 import sqlite3
 from contextlib import closing
@@ -10,26 +10,38 @@ from contract.errors import UsageError
 
 RUN_TABLE = "run_table.sqlite"
 
-_TABLES = {
+TABLES = {
     "experiment": "SELECT name, seed, factors, design, software_version FROM experiment WHERE id = 1",
     "run": "SELECT position, run_id, treatment, repetition, spec, state FROM run ORDER BY position",
     # All columns: some came with later versions of the table.
     "attempt": "SELECT * FROM attempt ORDER BY run_id, number",
     "fact": "SELECT key, value FROM fact ORDER BY key",
 }
+"""Name -> statement: plain SQL, for SQLite and PostgreSQL alike."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """The rows of one experiment; JSON columns are still text, because one of them may be broken."""
+    """The rows of one experiment.
 
-    path: Path
+    Attributes:
+        source: path, or address without its password.
+        experiment: its one row; JSON columns of all are still text where they come from SQLite, because one of them
+            may be broken.
+        runs: in execution order.
+        attempts: by run, oldest first.
+        facts: of the campaign.
+        folder: of the experiment's files; None where it is not known.
+    """
+
+    source: str
     experiment: Row
     runs: list[Row]
     attempts: list[Row]
     facts: list[Row]
+    folder: Path | None
 
 
 def find_run_table(path: Path) -> Path:
@@ -59,16 +71,26 @@ def find_run_table(path: Path) -> Path:
     )
 
 
-def read_run_table(path: Path) -> RunTable:
+def read_run_table(path_or_url: Path | str) -> RunTable:
     """Read everything in one go, also while a campaign writes; creates and changes nothing.
 
     Args:
-        path: `results/EXPERIMENT`, or the database in it.
+        path_or_url: `results/EXPERIMENT`, or the database in it; or a database's address.
 
     Raises:
         UsageError: no such folder, not an experiment, or an empty one.
+        MissingPackageError: no driver for this kind of database.
     """
-    database = find_run_table(path)
+    if isinstance(path_or_url, str) and "://" in path_or_url:
+        # Only here: files need no SQLAlchemy.
+        from analysis.database import read_database, sqlite_path
+
+        path = sqlite_path(path_or_url)
+        if path is None:
+            source, tables = read_database(path_or_url)
+            return _table(source, tables, None)
+        path_or_url = path
+    database = find_run_table(Path(path_or_url))
     try:
         tables = _snapshot(database)
     except sqlite3.Error as error:
@@ -76,17 +98,15 @@ def read_run_table(path: Path) -> RunTable:
             f"{database} cannot be read as a run table ({error}). If it is a copy, copy the whole folder again, "
             f"{RUN_TABLE}-wal included, to a place you may write to."
         ) from error
+    return _table(str(database), tables, database.parent)
+
+
+def _table(source: str, tables: dict[str, list[Row]], folder: Path | None) -> RunTable:
     if not tables["experiment"]:
         raise UsageError(
-            f"The run table {database} is empty: nothing was planned in it. Start with `orchestrator run CONFIG.py`."
+            f"The run table {source} is empty: nothing was planned in it. Start with `orchestrator run CONFIG.py`."
         )
-    return RunTable(
-        path=database,
-        experiment=tables["experiment"][0],
-        runs=tables["run"],
-        attempts=tables["attempt"],
-        facts=tables["fact"],
-    )
+    return RunTable(source, tables["experiment"][0], tables["run"], tables["attempt"], tables["fact"], folder)
 
 
 def _snapshot(database: Path) -> dict[str, list[Row]]:
@@ -110,7 +130,7 @@ def _select_all(database: Path, options: str) -> dict[str, list[Row]]:
         cursor = connection.cursor()
         cursor.execute("BEGIN")  # one snapshot over all tables
         tables = {}
-        for name, statement in _TABLES.items():
+        for name, statement in TABLES.items():
             cursor.execute(statement)
             names = [column[0] for column in cursor.description]
             tables[name] = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]

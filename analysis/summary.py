@@ -116,7 +116,7 @@ def summarise(experiment: Experiment, *, by: Sequence[str] | None = None, includ
     """Summarise an experiment by treatment.
 
     Args:
-        experiment: from `load_experiment`.
+        experiment: from `load_runs`.
         by: factors that make the rows; the others are averaged over. None: all factors.
         include_suspect: also count results that are doubted.
 
@@ -158,7 +158,7 @@ def to_json(summary: Summary) -> dict[str, Any]:
     experiment = summary.experiment
     return {
         "experiment": experiment.name,
-        "path": str(experiment.path),
+        "path": experiment.source,
         "software_version": experiment.software_version,
         "seed": experiment.seed,
         "factors": list(experiment.factors),

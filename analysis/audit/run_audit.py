@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,14 +11,28 @@ import numpy as np
 
 from analysis.experiment_runner import PromptSheet, RunFolder, read_prompt_sheet
 from contract.errors import LogFormatError
+from contract.trial_result import EnergyMethod
 from energy.energibridge_log import EnergiBridgeLog, read_energibridge_logs
-from energy.integrate import CumulativeEnergy
+from energy.integrate import CumulativeEnergy, WindowEnergy
 from energy.trace import Trace
 
 _SUMMARY = re.compile(r"Energy consumption in joules: (-?[\d.]+) for ([\d.]+) sec")
 _ADDED = ("cpu", "gpu", "dram")
 _STALE_S = 5.0
 _WHOLE_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class DomainEnergy:
+    """One domain in one stretch of time; `contract.trial_result.EnergyReading` has the meaning of each field."""
+
+    domain: str
+    component: str
+    method: EnergyMethod
+    energy_j: float | None
+    uncertainty_j: float | None
+    n_gaps: int
+    n_wraps: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,14 @@ class Energy:
     uncertainty_j: float | None
     """Bound of the total from the sampling alone."""
     duration_s: float
+    domains: tuple[DomainEnergy, ...] = ()
+    """Each domain by itself, parts of others included."""
+
+    @property
+    def added(self) -> tuple[DomainEnergy, ...]:
+        """The domains that make up the total."""
+        names = _added({each.component for each in self.domains})
+        return tuple(each for each in self.domains if each.component in names)
 
 
 @dataclass(frozen=True)
@@ -78,6 +101,7 @@ class RunAudit:
         gpu_200ms_j: scope -> sum of the GPU's power readings x 0.2 s, whatever the interval really was.
         log_sha256: equal logs are one log.
         warnings: in words.
+        tolerated: those of the warnings that the reader of the log passed over, and that doubt no figure.
     """
 
     run_id: str
@@ -105,6 +129,7 @@ class RunAudit:
     gpu_200ms_j: dict[str, float] = field(default_factory=dict, repr=False)
     log_sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    tolerated: tuple[str, ...] = ()
 
     @property
     def measured(self) -> Energy | None:
@@ -112,14 +137,19 @@ class RunAudit:
         return self.window or self.whole
 
 
-def audit_runs(runs: Sequence[RunFolder]) -> Iterator[RunAudit]:
+def audit_runs(runs: Sequence[RunFolder], *, for_audit: bool = True) -> Iterator[RunAudit]:
     """Read the files of many runs and compute their energies, in their order.
 
     What cannot be read is said, and never ends the audit.
+
+    Args:
+        runs: from `find_run_folders`.
+        for_audit: False saves time and leaves out what only an audit asks for: `summary_j`, `raw`,
+            `gpu_200ms_j` and the hashes.
     """
     logs = read_energibridge_logs([run.log for run in runs if run.log is not None])
     for run in runs:
-        yield _audit(run, next(logs)[1] if run.log is not None else None)
+        yield _audit(run, next(logs)[1] if run.log is not None else None, for_audit)
 
 
 def audit_run(run: RunFolder) -> RunAudit:
@@ -127,7 +157,7 @@ def audit_run(run: RunFolder) -> RunAudit:
     return next(audit_runs([run]))
 
 
-def _audit(run: RunFolder, log: EnergiBridgeLog | LogFormatError | None) -> RunAudit:
+def _audit(run: RunFolder, log: EnergiBridgeLog | LogFormatError | None, for_audit: bool) -> RunAudit:
     if run.log is None or log is None:
         return RunAudit(run.run_id, None, problem=f"{run.path} holds no EnergiBridge log.")
     if isinstance(log, LogFormatError):
@@ -139,11 +169,16 @@ def _audit(run: RunFolder, log: EnergiBridgeLog | LogFormatError | None) -> RunA
             sheet = read_prompt_sheet(run.prompt_sheet)
         except LogFormatError as error:
             warnings.append(error.message)
-    return _figures(run, run.log, log, sheet, warnings)
+    return _figures(run, run.log, log, sheet, warnings, for_audit)
 
 
 def _figures(
-    run: RunFolder, path: Path, log: EnergiBridgeLog, sheet: PromptSheet | None, warnings: list[str]
+    run: RunFolder,
+    path: Path,
+    log: EnergiBridgeLog,
+    sheet: PromptSheet | None,
+    warnings: list[str],
+    for_audit: bool,
 ) -> RunAudit:
     sums = [(trace, CumulativeEnergy(trace)) for trace in log.traces]
     time_s = log.traces[0].time_s
@@ -167,7 +202,9 @@ def _figures(
             # A stamp in whole seconds may lie a moment outside a log that does cover the prompt.
             start_s, end_s = max(window_s[0], first_s), min(window_s[1], last_s)
             spans |= {"window": (start_s, end_s), "before": (first_s, start_s), "after": (end_s, last_s)}
-    energies = {scope: _energy(sums, *span) for scope, span in spans.items()}
+    energies = {
+        scope: _energy(wholes if scope == "whole" else _windows(sums, *span), *span) for scope, span in spans.items()
+    }
     processor = next((trace for trace in log.traces if trace.component == "cpu" and trace.kind == "counter"), None)
     gpus = [trace for trace in log.traces if trace.component == "gpu"]
     parts = [window.energy_j for trace, window in wholes if trace.component == "part"]
@@ -192,37 +229,58 @@ def _figures(
         n_duplicates=log.n_duplicates,
         n_gaps=max(window.n_gaps for _, window in wholes),
         start_temp_c=float(temperature.values[0]) if temperature else None,
-        summary_j=_summary_j(run.summary),
-        output_sha256=_sha256("\0".join(answers).encode()) if any(answers) else None,
-        raw={} if processor is None else {scope: _raw(processor, *spans[scope]) for scope in scopes},
+        summary_j=_summary_j(run.summary) if for_audit else None,
+        output_sha256=_sha256("\0".join(answers).encode()) if for_audit and any(answers) else None,
+        raw={} if processor is None or not for_audit else {scope: _raw(processor, *spans[scope]) for scope in scopes},
         core_j=sum(part for part in parts if part is not None) if parts else None,
-        gpu_200ms_j={scope: _fixed_period_j(gpus, *spans[scope]) for scope in scopes} if gpus else {},
-        log_sha256=_sha256(path.read_bytes()),
+        gpu_200ms_j={scope: _fixed_period_j(gpus, *spans[scope]) for scope in scopes} if gpus and for_audit else {},
+        log_sha256=_sha256(path.read_bytes()) if for_audit else None,
         warnings=tuple(warnings),
+        tolerated=log.notes,
     )
 
 
-def _energy(sums: Sequence[tuple[Trace, CumulativeEnergy]], start_s: float, end_s: float) -> Energy:
+def _windows(
+    sums: Sequence[tuple[Trace, CumulativeEnergy]], start_s: float, end_s: float
+) -> list[tuple[Trace, WindowEnergy | None]]:
+    """What each trace says of a stretch; None where it has no length."""
+    return [(trace, cumulative.window(start_s, end_s) if end_s > start_s else None) for trace, cumulative in sums]
+
+
+def _energy(windows: Sequence[tuple[Trace, WindowEnergy | None]], start_s: float, end_s: float) -> Energy:
     """Energy of a stretch; a domain with a missing figure makes its sum None, since a part of a sum is not the sum."""
-    figures: dict[str, list[float | None]] = {}
-    bounds: dict[str, float] = {}
-    for trace, cumulative in sums:
-        if end_s <= start_s:
-            figures.setdefault(trace.component, []).append(0.0)
-            continue
-        window = cumulative.window(start_s, end_s)
-        figures.setdefault(trace.component, []).append(window.energy_j)
-        bounds[trace.component] = bounds.get(trace.component, 0.0) + (window.uncertainty_j or 0.0)
-    added = [name for name in _ADDED if name in figures] or [name for name in ("system",) if name in figures]
-    total_j = _sum([value for name in added for value in figures[name]])
+    domains = []
+    for trace, window in windows:
+        domains.append(
+            DomainEnergy(
+                domain=trace.domain,
+                component=trace.component,
+                method=trace.method,
+                # A stretch of no length took nothing.
+                energy_j=window.energy_j if window else 0.0,
+                uncertainty_j=window.uncertainty_j if window else 0.0,
+                n_gaps=window.n_gaps if window else 0,
+                n_wraps=window.n_wraps if window else 0,
+            )
+        )
+    names = _added({each.component for each in domains})
+    total_j = _sum([each.energy_j for each in domains if each.component in names])
     return Energy(
-        cpu_j=_sum(figures.get("cpu", [])),
-        gpu_j=_sum(figures.get("gpu", [])),
-        dram_j=_sum(figures.get("dram", [])),
+        cpu_j=_sum([each.energy_j for each in domains if each.component == "cpu"]),
+        gpu_j=_sum([each.energy_j for each in domains if each.component == "gpu"]),
+        dram_j=_sum([each.energy_j for each in domains if each.component == "dram"]),
         total_j=total_j,
-        uncertainty_j=sum(bounds.get(name, 0.0) for name in added) if total_j is not None else None,
+        uncertainty_j=sum(each.uncertainty_j or 0.0 for each in domains if each.component in names)
+        if total_j is not None
+        else None,
         duration_s=end_s - start_s,
+        domains=tuple(domains),
     )
+
+
+def _added(components: AbstractSet[str]) -> AbstractSet[str]:
+    """The whole system holds the others already: it counts where nothing else was measured."""
+    return components & set(_ADDED) or components & {"system"}
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

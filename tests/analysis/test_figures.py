@@ -7,13 +7,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis.figures import energy_against_accuracy, energy_by_treatment, pareto_front, save_figure
-from analysis.load import load_experiment
+from analysis.load import load_runs
 from analysis.summary import Summary, summarise
 from contract.errors import UsageError
 
 
 def summary_of(table: Any, **options: Any) -> Summary:
-    return summarise(load_experiment(table.folder), **options)
+    return summarise(load_runs(table.folder), **options)
 
 
 def overlapping(figure: Figure) -> list[str]:
@@ -30,17 +30,18 @@ def overlapping(figure: Figure) -> list[str]:
     return found
 
 
-def test_energy_by_treatment_has_units_the_word_and_both_files(quickstart: Any, tmp_path: Path) -> None:
+def test_energy_by_treatment_has_units_the_word_and_all_files(quickstart: Any, tmp_path: Path) -> None:
     figure = energy_by_treatment(summary_of(quickstart))
     (axes,) = figure.axes
     assert axes.get_xlabel() == "energy of the measured phase (J), estimate"
     assert "(estimate)" in axes.get_title()
     assert [label.get_text() for label in axes.get_yticklabels()] == ["BoolQ, 1", "BoolQ, 4", "COPA, 1", "COPA, 4"]
     written = save_figure(figure, tmp_path / "new" / "llama-3.2")
-    assert [file.name for file in written] == ["llama-3.2.png", "llama-3.2.svg"]
-    assert written[0].read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in written] == ["llama-3.2.pdf", "llama-3.2.svg", "llama-3.2.png"]
+    assert written[0].read_bytes().startswith(b"%PDF")
     assert "<svg" in written[1].read_text()
-    assert [file.name for file in save_figure(figure, tmp_path / "b.png")] == ["b.png", "b.svg"]
+    assert written[2].read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in save_figure(figure, tmp_path / "b.png")] == ["b.pdf", "b.svg", "b.png"]
 
 
 def test_energy_against_accuracy_has_units_legend_and_the_front(quickstart: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from analysis.cli import main
-from analysis.load import load_experiment
+from analysis.load import load_runs
 from analysis.statistics import mean_interval
 from analysis.summary import MEANS, summarise, to_json
 from analysis.summary_table import mean_text, number, print_summary
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def text_of(folder: Path, width: int = 100, **options: Any) -> str:
     out = StringIO()
-    print_summary(summarise(load_experiment(folder), **options), Console(file=out, width=width, highlight=False))
+    print_summary(summarise(load_runs(folder), **options), Console(file=out, width=width, highlight=False))
     return out.getvalue()
 
 
@@ -106,7 +106,7 @@ def test_suspects_stay_out_of_the_means_unless_asked_for(write_experiment: Any, 
     assert "Doubted, 1 run (run_0_repetition_1): suspect: gaps: 12 gaps in gpu:0." in flat(with_it)
     assert "SUSPECT runs in the means, as asked by --include-suspect: 1." in flat(with_it)
     means = [
-        summarise(load_experiment(table.folder), include_suspect=include).treatments[0].means["energy_j"].mean
+        summarise(load_runs(table.folder), include_suspect=include).treatments[0].means["energy_j"].mean
         for include in (False, True)
     ]
     assert means == [100.0, 200.0]
@@ -118,7 +118,7 @@ def test_one_repetition_has_no_interval(write_experiment: Any) -> None:
     text = text_of(table.folder)
     assert "±" not in text.split("1 of 1 runs are counted")[0]
     assert "With one counted run there is no interval (1 of 1 treatments)" in flat(text)
-    assert to_json(summarise(load_experiment(table.folder)))["treatments"][0]["energy_j"]["half_width"] is None
+    assert to_json(summarise(load_runs(table.folder)))["treatments"][0]["energy_j"]["half_width"] is None
 
 
 def test_methods_that_differ_are_in_the_cells(write_experiment: Any) -> None:
@@ -143,14 +143,14 @@ def test_methods_that_differ_are_in_the_cells(write_experiment: Any) -> None:
 
 
 def test_by_averages_over_the_other_factors_and_says_so(quickstart: Any) -> None:
-    summary = summarise(load_experiment(quickstart.folder), by=["concurrency"])
+    summary = summarise(load_runs(quickstart.folder), by=["concurrency"])
     assert [row.treatment for row in summary.treatments] == [{"concurrency": 1}, {"concurrency": 4}]
     assert [row.n_counted for row in summary.treatments] == [6, 6]
     accuracy = summary.treatments[0].accuracy
     assert accuracy is not None
     assert (accuracy.n_items, accuracy.n_correct) == (32, 16)  # one repetition of each of two tasks
     # The two concurrencies gave the same answers to the same items: not twice the evidence.
-    merged = summarise(load_experiment(quickstart.folder), by=["task"]).treatments[0].accuracy
+    merged = summarise(load_runs(quickstart.folder), by=["task"]).treatments[0].accuracy
     assert merged is not None
     assert (merged.n_items, merged.n_correct, merged.repetitions_identical) == (16, 9, True)
     assert any(note.startswith("Rows average over task") for note in summary.notes)
@@ -174,7 +174,7 @@ def test_no_finished_run_is_a_clear_error(write_experiment: Any) -> None:
     error = {"code": "model_not_found", "message": "No model there. Download it."}
     table.attempt("run_1_repetition_0", AttemptState.FAILED, error=error, run_state="FAILED")
     with pytest.raises(UsageError) as caught:
-        summarise(load_experiment(table.folder))
+        summarise(load_runs(table.folder))
     said = caught.value.message
     assert "No run of planned has a result yet" in said
     assert "1 TODO" in said

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from analysis.load import load_experiment
+from analysis.load import load_runs
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import TestbedUnreachableError
 from contract.trial_result import SuspectReason
@@ -111,7 +111,7 @@ def test_the_gate_is_in_the_run_table(campaign: Campaign) -> None:
 
 def test_the_analysis_reads_the_gates_reason(campaign: Campaign) -> None:
     campaign.run(warm_after_idle(), GATE)
-    experiment = load_experiment(campaign.folder)
+    experiment = load_runs(campaign.folder)
     assert experiment.runs["counted"].to_list() == [True, False, False]
     assert len(experiment.counted(include_suspect=True)) == 3
     assert [each.why.split(":")[:2] for each in experiment.excluded] == [["suspect", " started_warm"]] * 2
