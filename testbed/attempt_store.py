@@ -6,17 +6,19 @@ import shutil
 from collections import OrderedDict
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from contract.errors import AttemptNotFoundError, UsageError
+from contract.errors import AttemptNotFoundError, InvalidRequestError, UsageError
 from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
+from contract.units import Identifier
 from testbed import attempt_folder
 from testbed.attempt_folder import write_atomic
 
 _NEW = ".new-"
 _TRASH = ".trash-"
 _PRUNED = "pruned"
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 class AttemptStore:
@@ -76,7 +78,7 @@ class AttemptStore:
         return [path.name for path in self._attempts.iterdir() if path.is_dir()]
 
     def folder(self, attempt_id: str) -> Path:
-        """Where an attempt's files are. The id must have been checked against `Identifier`."""
+        """Where an attempt's files are. The id must have passed `check_id`."""
         return self._attempts / attempt_id
 
     def create(self, status: AttemptStatus, spec: TrialSpec) -> Path:
@@ -182,6 +184,20 @@ class AttemptStore:
         for prefix in (_NEW, _TRASH):
             for path in self._attempts.glob(f"{prefix}*"):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def check_id(attempt_id: str) -> None:
+    """See that an id may name a folder.
+
+    Raises:
+        InvalidRequestError: it may not.
+    """
+    try:
+        _IDENTIFIER.validate_python(attempt_id)
+    except ValidationError as error:
+        raise InvalidRequestError(
+            "An attempt id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit."
+        ) from error
 
 
 def _fsync_folder(folder: Path) -> None:

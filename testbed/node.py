@@ -7,13 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from contract.attempt_state import AttemptState
 from contract.errors import (
     AttemptConflictError,
     AttemptNotFinishedError,
-    InvalidRequestError,
     JouleBedError,
     TestbedBusyError,
 )
@@ -29,9 +26,9 @@ from contract.trial_result import (
     TrialResult,
 )
 from contract.trial_spec import TrialSpec
-from contract.units import PROTOCOL_VERSION, Identifier
+from contract.units import PROTOCOL_VERSION
 from testbed.attempt_folder import Progress
-from testbed.attempt_store import AttemptStore
+from testbed.attempt_store import AttemptStore, check_id
 from testbed.child_process import RunningTrial
 from testbed.clock import utc_now
 from testbed.log import about_attempt
@@ -42,8 +39,6 @@ from testbed.status_board import StatusBoard
 from testbed.supervisor import Attempt, Supervisor, Timing
 
 _log = logging.getLogger(__name__)
-
-_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 class TestbedNode:
@@ -144,7 +139,7 @@ class TestbedNode:
             UnknownNameError: the spec names an engine, meter or workload that does not exist.
             MeterUnavailableError: the wanted meter cannot measure here.
         """
-        _check_id(attempt_id)
+        check_id(attempt_id)
         with self._submitting:
             known = self._known(attempt_id, spec)
             if known is not None:
@@ -392,12 +387,3 @@ class TestbedNode:
 
     def _now_s(self) -> float:
         return self._parts.clock.monotonic_ns() / 1e9
-
-
-def _check_id(attempt_id: str) -> None:
-    try:
-        _IDENTIFIER.validate_python(attempt_id)
-    except ValidationError as error:
-        raise InvalidRequestError(
-            "An attempt id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit."
-        ) from error

@@ -1,4 +1,4 @@
-"""Everything a report is made of, read once."""
+"""Everything a report is made of; what it says is computed from this alone."""
 
 import json
 from collections.abc import Callable, Mapping
