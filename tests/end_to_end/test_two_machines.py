@@ -3,7 +3,9 @@ loopback addresses."""
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
-from tests.end_to_end.nodes import ROOT, environment, run_states, running_testbed, start_orchestrator, write_config
+from tests.end_to_end.nodes import (
+    ROOT,
+    TOKEN,
+    environment,
+    run_states,
+    running_testbed,
+    start_orchestrator,
+    write_config,
+)
 
 FOREIGN = """
 import json, sys
@@ -80,6 +90,48 @@ def test_a_campaign_over_the_network(machines: Machines, tmp_path: Path) -> None
         code, output = _orchestrate(machines, tmp_path, testbed.url)
         assert code == 0, output
     assert list(run_states(tmp_path / "results" / "e2e" / "run_table.sqlite").values()) == ["DONE"] * 4
+
+
+def test_the_page_word_for_word(machines: Machines, tmp_path: Path) -> None:
+    """The commands of docs/two-machines.md, from the tunnel on; tests/init_env has those that install.
+
+    The clone's quickstart is made shorter, and ssh is a stand-in that carries bytes from one namespace to the other.
+    """
+    if not machines.box:
+        pytest.skip("both ends of the tunnel are 127.0.0.1:8765: it takes two network namespaces, so root and iproute2")
+    page = (ROOT / "docs/two-machines.md").read_text().partition("## On the orchestrator")[2]
+    _, commands = re.findall(r"```sh\n(.*?)```", page.partition("\n## ")[0], re.DOTALL)
+    clone, home, box_home = tmp_path / "joulebed", tmp_path / "home", tmp_path / "box_home"
+    for folder in (clone / "runnerconfig", home, box_home / ".local/share/joulebed", tmp_path / "bin"):
+        folder.mkdir(parents=True)
+    (clone / ".venv").symlink_to(Path(sys.executable).parents[1])
+    config = (ROOT / "runnerconfig/quickstart.py").read_text()
+    shorter = config.replace("repetitions=3", "repetitions=1").replace('"n_items": 12', '"n_items": 2')
+    (clone / "runnerconfig/quickstart.py").write_text(shorter)
+    (tmp_path / "bin/ssh").symlink_to(ROOT / "tests/stand_ins/ssh")
+    token = box_home / ".local/share/joulebed/token"
+    token.write_text(TOKEN + "\n")
+    token.chmod(0o600)
+    env = environment(STAND_IN_SSH=" ".join(machines.box), STAND_IN_HOME=str(box_home), HOME=str(home))
+    env |= {"PATH": f"{tmp_path / 'bin'}:{env['PATH']}"}
+    del env["JOULEBED_TOKEN"]
+    with running_testbed(tmp_path / "box", "--port", "8765", "--token-file", str(token), prefix=machines.box):
+        script = commands.replace("USER@TESTBED", "ann@testbed")
+        # The tunnel stays open in the background, as ssh's does: it ends with the processes of its namespace.
+        done = subprocess.run(
+            [*machines.vps, "bash", "-ec", script], env=env, cwd=clone, capture_output=True, text=True, timeout=300
+        )
+        for pid in _pids_in(machines.vps):
+            os.kill(pid, signal.SIGKILL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 runs: 4 done" in done.stdout
+    states = run_states(clone / "results/quickstart/run_table.sqlite")
+    assert list(states.values()) == ["DONE"] * 4
+
+
+def _pids_in(namespace: tuple[str, ...]) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", namespace[-1]], capture_output=True, text=True, check=True).stdout
+    return [int(pid) for pid in found.split()]
 
 
 def test_wrong_token(machines: Machines, tmp_path: Path) -> None:

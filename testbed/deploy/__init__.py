@@ -1,0 +1,1 @@
+"""What `init_env.sh` calls: downloads that can be resumed, and waiting for the service."""
