@@ -8,7 +8,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,18 @@ _UNTOUCHED = " "
 """Experiment Runner's mark of a cell that nothing was written to."""
 
 
+@dataclass(frozen=True)
+class _Imported:
+    run_id: str
+    treatment: dict[str, Scalar]
+    values: list[Value]
+
+
 def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
     """Write `run_table.csv` or `run_table.parquet`, and `run_table.columns.json` that says what the columns mean.
+
+    Rows that were imported from a campaign of Experiment Runner come last, with state IMPORTED and no figures: what
+    it measured is told in `reasons`, and is no measurement of ours.
 
     The CSV has Experiment Runner's layout: `__run_id,__done,<factors>,<data columns>`, CRLF; the data cells of a run
     without attempts are one space each, and an empty cell was not measured. Files are replaced as a whole.
@@ -43,11 +54,11 @@ def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
     """
     if format not in FORMATS:
         raise UsageError(f"There is no export format {format!r}. Choose one of: {', '.join(FORMATS)}.")
-    plan = reader.plan()
+    # Of thousands of specs and results the process would keep the memory: an export is made once a minute.
+    plan = reader.plan(with_runs=False)
     if plan is None:
         raise UsageError("The run table is empty: nothing was planned. Start with: orchestrator run CONFIG.py")
-    make = _csv if format == "csv" else _parquet
-    content = make(plan, reader.runs())
+    content = _csv(plan, reader.each_run()) if format == "csv" else _parquet(plan, reader.runs())
     path = folder / f"run_table.{format}"
     _replace(path, content)
     _replace(folder / "run_table.columns.json", _describe_columns(plan))
@@ -63,17 +74,38 @@ def _values(run: RunRow) -> list[Value] | None:
     return None if attempt is None else [column.read(run, attempt) for column in DATA_COLUMNS]
 
 
+def _imported(plan: Plan) -> list[_Imported]:
+    study = plan.design.get("experiment_runner")
+    rows = study.get("imported", {}).get("rows", ()) if isinstance(study, dict) else ()
+    values = {"state": "IMPORTED"}
+    return [
+        _Imported(
+            row["run_id"],
+            row["treatment"],
+            [
+                ("measured by Experiment Runner: " + ", ".join(f"{name}={cell}" for name, cell in row["data"].items()))
+                if column.name == "reasons"
+                else values.get(column.name)
+                for column in DATA_COLUMNS
+            ],
+        )
+        for row in rows
+    ]
+
+
 def _done(run: RunRow) -> str:
     return "DONE" if is_done(run) else "TODO"
 
 
-def _csv(plan: Plan, runs: Sequence[RunRow]) -> bytes:
+def _csv(plan: Plan, runs: Iterable[RunRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(_names(plan))
     for run in runs:
         cells = _values(run) or [_UNTOUCHED] * len(DATA_COLUMNS)
         writer.writerow([run.run_id, _done(run), *(run.treatment[name] for name in plan.factors), *cells])
+    for each in _imported(plan):
+        writer.writerow([each.run_id, "DONE", *(each.treatment[name] for name in plan.factors), *each.values])
     return text.getvalue().encode()
 
 
@@ -84,16 +116,20 @@ def _parquet(plan: Plan, runs: Sequence[RunRow]) -> bytes:
         raise MissingPackageError(
             "Parquet needs polars. Install it with: pip install 'joulebed[analysis]'; or export as csv."
         ) from error
+    imported = _imported(plan)
     kinds: dict[str, Any] = {"float": polars.Float64, "int": polars.Int64, "text": polars.String}
     columns: dict[str, Any] = {
-        RUN_ID: polars.Series(RUN_ID, [run.run_id for run in runs], dtype=polars.String),
-        DONE: polars.Series(DONE, [_done(run) for run in runs], dtype=polars.String),
+        RUN_ID: polars.Series(
+            RUN_ID, [*(run.run_id for run in runs), *(each.run_id for each in imported)], dtype=polars.String
+        ),
+        DONE: polars.Series(DONE, [*map(_done, runs), *("DONE" for _ in imported)], dtype=polars.String),
     }
     for name in plan.factors:
         # polars finds the type of equal ones: bool, int, float or text.
-        columns[name] = polars.Series(name, _of_one_type([run.treatment[name] for run in runs]), strict=True)
+        levels = [run.treatment[name] for run in runs] + [each.treatment[name] for each in imported]
+        columns[name] = polars.Series(name, _of_one_type(levels), strict=True)
     nothing: list[Value] = [None] * len(DATA_COLUMNS)
-    rows = [_values(run) or nothing for run in runs]
+    rows = [_values(run) or nothing for run in runs] + [each.values for each in imported]
     for i, column in enumerate(DATA_COLUMNS):
         columns[column.name] = polars.Series(column.name, [row[i] for row in rows], dtype=kinds[column.kind])
     content = io.BytesIO()
