@@ -1,0 +1,1 @@
+"""Settings of devices that hold for a trial, one file each."""
