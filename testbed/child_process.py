@@ -1,5 +1,6 @@
 """Processes that run trials: started, found again after a restart, and ended with all that they started."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -16,10 +17,11 @@ from contract.errors import JouleBedError
 from contract.units import WireModel
 from testbed import attempt_folder
 
-_TAIL_LINES = 40
-_TAIL_BYTES = 16_384
+_log = logging.getLogger(__name__)
+
 _POLL_S = 0.02
 _KILL_LIMIT_S = 10.0
+_TELL_S = 0.3
 
 
 class ProcessRecord(WireModel):
@@ -33,6 +35,8 @@ class ProcessRecord(WireModel):
     """When the trial was given to it; seconds of the monotonic clock."""
     started_at: datetime
     """The same, in UTC, for labels."""
+    oom_kills: int | None = None
+    """`testbed.child_verdict.count_oom_kills` at its start."""
 
 
 class RunningTrial(Protocol):
@@ -61,7 +65,10 @@ class RunningTrial(Protocol):
         ...
 
     def kill(self, grace_s: float) -> None:
-        """End the process and its group: SIGTERM, after `grace_s` SIGKILL; returns when they are gone."""
+        """End the process and its group: SIGTERM, after `grace_s` SIGKILL; returns when they are gone.
+
+        A process that hangs in the kernel may stay all the same: `testbed.reclaim` keeps the next trial from it.
+        """
         ...
 
     def explain_exit(self) -> JouleBedError | None:
@@ -112,6 +119,26 @@ def kill_group(group: int, grace_s: float) -> None:
         _wait_for_group(group, _KILL_LIMIT_S)
 
 
+def ask_where(group: int) -> None:
+    """Have a process group that is about to be ended write to its log where it is; waits a moment for it.
+
+    `testbed.model_runner` answers SIGUSR1 with the Python lines of all threads; other programs end by it.
+
+    Args:
+        group: process group, never our own.
+    """
+    if _signal_group(group, signal.SIGUSR1):
+        time.sleep(_TELL_S)
+
+
+def wait_bounded(process: subprocess.Popen[bytes]) -> None:
+    """Reap a process that was killed; leaves one alone that hangs in the kernel."""
+    try:
+        process.wait(_KILL_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        _log.error("Process %d does not end: it waits in the kernel, perhaps for a hung driver", process.pid)
+
+
 def _signal_group(group: int, number: int) -> bool:
     """Whether there was a group to signal."""
     try:
@@ -147,16 +174,6 @@ def kill_strays(folder: Path) -> None:
                 kill_group(os.getpgid(process.pid), 0.0)
             except ProcessLookupError:
                 continue
-
-
-def log_tail(path: Path) -> list[str]:
-    """The last lines of a child's log; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
-            return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
-    except OSError:
-        return []
 
 
 class OneShotTrial:
@@ -210,7 +227,7 @@ class OneShotTrial:
     def kill(self, grace_s: float) -> None:
         """See `RunningTrial`."""
         kill_group(self.pid, grace_s)
-        self._process.wait()
+        wait_bounded(self._process)
 
     def explain_exit(self) -> JouleBedError | None:
         """See `RunningTrial`."""

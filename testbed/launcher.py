@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from pydantic import ValidationError
 
@@ -12,12 +12,14 @@ from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError
 from contract.trial_result import CheckReport, CheckRequest
 from contract.trial_spec import MeterSpec, TrialSpec
 from testbed import attempt_folder
-from testbed.child_process import OneShotTrial, RunningTrial, kill_group
+from testbed.child_log import TAIL_LINES
+from testbed.child_process import OneShotTrial, RunningTrial, kill_group, wait_bounded
 from testbed.clock import Clock
+from testbed.gpu_memory import GpuMemory
+from testbed.reclaim import Reclaimer
 from testbed.warm_child import WarmChildKeeper
 
 ENERGIBRIDGE = "energibridge"
-_TAIL_LINES = 40
 
 RUNNER_COMMAND = (sys.executable, "-m", "testbed.model_runner")
 """The child; see `testbed.model_runner`."""
@@ -37,11 +39,10 @@ class WrappingMeter(Protocol):
 
 def energibridge_meter(spec: MeterSpec) -> WrappingMeter:
     """EnergiBridge with the options of a spec; with its own where the spec chose `auto`."""
-    from testbed.meters.energibridge_meter import EnergiBridgeMeter
+    from testbed.meters.registry import METERS
 
-    options: dict[str, Any] = spec.options if spec.name == ENERGIBRIDGE else {}
-    meter: WrappingMeter = EnergiBridgeMeter(period_s=spec.period_s, **options)
-    return meter
+    options = spec.options if spec.name == ENERGIBRIDGE else {}
+    return cast(WrappingMeter, METERS.create_from_spec(ENERGIBRIDGE, options, period_s=spec.period_s))
 
 
 class Launcher:
@@ -55,6 +56,7 @@ class Launcher:
         wrapping_meter: builds the meter that is wrapped around a child of its own.
         idle_s: an unused warm child is closed after this time.
         grace_s: for the orderly end of a warm child.
+        reclaimer: ends what children leave behind; a real one by default.
     """
 
     def __init__(
@@ -67,9 +69,16 @@ class Launcher:
         wrapping_meter: Callable[[MeterSpec], WrappingMeter] = energibridge_meter,
         idle_s: float = 600.0,
         grace_s: float = 10.0,
+        reclaimer: Reclaimer | None = None,
     ) -> None:
-        # A child that dies must have its last words in the log, not in a buffer.
-        self._env = {**env, "PYTHONUNBUFFERED": "1"}
+        self._reclaimer = reclaimer or Reclaimer(data_dir.resolve(), GpuMemory())
+        # A child that dies must have its last words in the log, not in a buffer, and the lines where it crashed.
+        self._env = {
+            **env,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+            **self._reclaimer.environment(),
+        }
         self._command = list(runner_command)
         self._wrapping_meter = wrapping_meter
         self._check: subprocess.Popen[bytes] | None = None
@@ -80,6 +89,7 @@ class Launcher:
             clock,
             idle_s=idle_s,
             grace_s=grace_s,
+            on_closed=self._reclaimer.end_all,
         )
 
     def start(self, spec: TrialSpec, folder: Path, meters: Sequence[str]) -> RunningTrial:
@@ -95,8 +105,11 @@ class Launcher:
             JouleBedError: the wrapping meter cannot be built from its options.
         """
         if spec.engine.lifetime == "block":
+            if not self.warm.is_alive:
+                self._reclaimer.before_child()
             return self.warm.trial(spec.engine_key(), folder, meters)
         self.warm.close()
+        self._reclaimer.before_child()
         command = [*self._command, str(folder / attempt_folder.SPEC), str(folder)]
         for name in meters:
             if name != ENERGIBRIDGE:
@@ -139,7 +152,9 @@ class Launcher:
         finally:
             self._check = None
             kill_group(process.pid, 0.0)
-            process.wait()
+            wait_bounded(process)
+            if not self.warm.is_alive:
+                self._reclaimer.end_all()
         try:
             return CheckReport.model_validate_json(answer)
         except ValidationError as error:
@@ -147,8 +162,20 @@ class Launcher:
                 f"The process that checks the trials ended with exit status {process.returncode} and no answer. "
                 "Its last output is in detail.log_tail.",
                 exit_status=process.returncode,
-                log_tail=errors.decode(errors="replace").splitlines()[-_TAIL_LINES:],
+                log_tail=errors.decode(errors="replace").splitlines()[-TAIL_LINES:],
             ) from error
+
+    def reclaim(self) -> None:
+        """A trial is over: end what it left behind, and wait until its GPU memory is free; blocking, bounded.
+
+        A living warm child keeps what it has.
+        """
+        if not self.warm.is_alive:
+            self._reclaimer.end_all()
+
+    def obstacle(self) -> str:
+        """What an ended trial left that stands in the way of the next, in words; empty for nothing. Cheap."""
+        return self._reclaimer.obstacle()
 
     def end_check(self) -> None:
         """End a check that runs in another thread; it raises `ChildDiedError` there."""

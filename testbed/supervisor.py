@@ -1,9 +1,10 @@
 """Follows one attempt from the start of its child to its result. One of the two places with a broad catch."""
 
+import contextvars
 import logging
-import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,28 +13,27 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from contract.attempt_state import AttemptState
-from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError
+from contract.errors import DeadlineExceededError, JouleBedError, error_from_body
 from contract.trial_result import NodeIdentity, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from testbed import attempt_folder
-from testbed.attempt_folder import Progress, write_atomic
-from testbed.child_process import (
-    AdoptedTrial,
-    ProcessRecord,
-    RunningTrial,
-    log_tail,
-    process_identity,
-)
+from testbed.attempt_folder import ChildRecord, Progress
+from testbed.child_log import bound_log, log_tail, spare_disk
+from testbed.child_process import AdoptedTrial, ProcessRecord, RunningTrial, ask_where, process_identity
+from testbed.child_verdict import count_oom_kills, death, sharpen
 from testbed.clock import Clock, utc_now
+from testbed.deadline import DeadlineWatch, collecting_took_too_long
+from testbed.progress_tail import ProgressTail
 
 _log = logging.getLogger(__name__)
 
-_BEFORE_LOADED = frozenset({AttemptState.SUBMITTED, AttemptState.LOADING})
+_SEARCHED_BYTES = 2**18
+"""How much of the log's end is searched for what a failure was."""
 
 
 class Collect(Protocol):
-    """Turns an attempt's files into its result and writes result.json; `testbed.collect.collect`."""
+    """Turns an attempt's files into its result; `testbed.collect.collect`."""
 
     def __call__(
         self,
@@ -79,42 +79,13 @@ class Timing:
             to cost nothing in a measured phase.
         grace_s: between SIGTERM and SIGKILL.
         exit_s: for a child to leave once its record is written; engines have been seen to hang there.
+        log_bytes: a longer child.log loses its middle; the blocks on disk are freed while the trial runs.
     """
 
     poll_s: float = 0.5
     grace_s: float = 5.0
     exit_s: float = 30.0
-
-
-class ProgressTail:
-    """Reads the newest complete line of progress.jsonl, each byte once.
-
-    Args:
-        path: may not exist yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-        self._part = b""
-
-    def latest(self) -> Progress | None:
-        """The newest line since the last call; None when there is no new one, or it cannot be read."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except FileNotFoundError:
-            return None
-        self._offset += len(new)
-        *lines, self._part = (self._part + new).split(b"\n")
-        if not lines:
-            return None
-        try:
-            return Progress.model_validate_json(lines[-1])
-        except ValidationError:
-            _log.warning("%s has a line that is no progress: %r", self._path, lines[-1][:200])
-            return None
+    log_bytes: int = 32 * 2**20
 
 
 class Supervisor:
@@ -124,10 +95,13 @@ class Supervisor:
         attempt: what to run.
         start: starts the child, or finds it again. Called in `run`; what it raises ends the attempt.
         collect: makes the result.
+        save: stores it; does not raise on a full disk.
         on_progress: told of every step, from the supervisor's thread.
         identity: of this node, for the result.
         clock: of this machine.
         timing: patience.
+        reclaim: ends what the child left behind; called once, when it has ended, whatever it ended by. Bounded.
+        oom_kills: counts the kernel's kills for want of memory; None where it does not tell.
     """
 
     def __init__(
@@ -136,23 +110,37 @@ class Supervisor:
         start: Callable[[], RunningTrial],
         *,
         collect: Collect,
+        save: Callable[[TrialResult], None],
         on_progress: Callable[[Progress], None],
         identity: NodeIdentity,
         clock: Clock,
         timing: Timing,
+        reclaim: Callable[[], None] = lambda: None,
+        oom_kills: Callable[[], int | None] = count_oom_kills,
     ) -> None:
         self.attempt = attempt
         self._start = start
         self._collect = collect
+        self._save = save
         self._on_progress = on_progress
         self._identity = identity
         self._clock = clock
         self._timing = timing
-        self._state = AttemptState.SUBMITTED
+        self._reclaim = reclaim
+        self._oom_kills = oom_kills
+        self._oom_kills_before: int | None = None
+        self._deadlines = DeadlineWatch(attempt.spec, attempt.started_s)
         self._progress = ProgressTail(attempt.folder / attempt_folder.PROGRESS)
+        self._log_path = attempt.folder / attempt_folder.CHILD_LOG
         self._wake = threading.Event()
         self._cancel_asked = threading.Event()
         self._was_cancelled = False
+        self._collector: threading.Thread | None = None
+
+    @property
+    def still_collects(self) -> bool:
+        """After `run`: whether collecting was given up on, and still goes on. It would disturb a measurement."""
+        return self._collector is not None and self._collector.is_alive()
 
     def cancel(self) -> None:
         """Ask for the end of the trial; returns at once. Idempotent, and without effect once the child is done."""
@@ -160,39 +148,39 @@ class Supervisor:
         self._wake.set()
 
     def run(self) -> TrialResult:
-        """Run the attempt; blocking. Never raises: what goes wrong is in the result."""
+        """Run the attempt; blocking, and bounded by its deadlines. Never raises: what goes wrong is in the result."""
         failure = self._live()
+        try:
+            self._reclaim()
+            bound_log(self._log_path, self._timing.log_bytes)
+        except Exception:  # noqa: BLE001 (the supervisor: an attempt must end, with a reason)
+            _log.exception("Attempt %s: what it left behind could not be ended", self.attempt.attempt_id)
         self._note(Progress(state=AttemptState.COLLECTING, at_s=self._now_s()))
         finished_at = utc_now(self._clock)
-        attempt = self.attempt
         try:
-            return self._collect(
-                attempt.folder,
-                attempt_id=attempt.attempt_id,
-                spec=attempt.spec,
-                node=self._identity,
-                started_at=attempt.started_at,
-                finished_at=finished_at,
-                failure=failure,
-                cancelled=self._was_cancelled,
-            )
+            result = self._collect_bounded(failure, finished_at)
+            self._save(result)
+        except JouleBedError as error:
+            return self._bare_result(failure or error, finished_at)
         except Exception as error:  # noqa: BLE001 (the supervisor: an attempt must end, with a reason)
-            _log.exception("Attempt %s: its files could not be collected", attempt.attempt_id)
+            _log.exception("Attempt %s: its files could not be collected", self.attempt.attempt_id)
             return self._bare_result(failure or _internal(error), finished_at)
+        return result
 
     def _live(self) -> JouleBedError | None:
         """Start the child and follow it to its end; why it failed, or None."""
         trial: RunningTrial | None = None
         try:
+            self._oom_kills_before = self._oom_kills()
             trial = self._start()
             self._write_process(trial)
             trial.begin(self._wake.set)
             return self._watch(trial)
         except JouleBedError as error:
-            failure = error
+            failure = self._sharpen(error)
         except Exception as error:  # noqa: BLE001 (the supervisor: an attempt must end, with a reason)
             _log.exception("Attempt %s: its supervisor failed", self.attempt.attempt_id)
-            failure = _internal(error)
+            failure = self._sharpen(_internal(error))
         if trial is not None and not trial.has_ended():
             trial.kill(self._timing.grace_s)
         return failure
@@ -200,8 +188,9 @@ class Supervisor:
     def _watch(self, trial: RunningTrial) -> JouleBedError | None:
         recorded_s: float | None = None
         while not trial.has_ended():
-            # Past the deadline, only the exit of a complete trial is waited for.
-            self._wake.wait(min(self._timing.poll_s, self._time_left_s() or self._timing.poll_s))
+            # Past a deadline, only the exit of a complete trial is waited for.
+            left_s = self._deadlines.left_s(self._now_s())
+            self._wake.wait(min(self._timing.poll_s, left_s or self._timing.poll_s))
             self._wake.clear()
             self._read_progress()
             if trial.has_ended():
@@ -210,15 +199,17 @@ class Supervisor:
                 self._was_cancelled = True
                 trial.kill(self._timing.grace_s)
                 return None
+            spare_disk(self._log_path, self._timing.log_bytes)
             if (self.attempt.folder / attempt_folder.RECORD).exists():
                 recorded_s = recorded_s or self._now_s()
                 if self._now_s() - recorded_s > self._timing.exit_s:
                     _log.warning("Attempt %s is complete, but its process does not leave", self.attempt.attempt_id)
                     trial.kill(self._timing.grace_s)
-                    return None
+                    return self._recorded_failure()
                 continue
-            overdue = self._overdue()
-            if overdue is not None:
+            if self._deadlines.left_s(self._now_s()) <= 0:
+                ask_where(trial.pid)
+                overdue = self._deadlines.exceeded(self._now_s(), log_tail(self._log_path))
                 trial.kill(self._timing.grace_s)
                 return overdue
         trial.clean_up()
@@ -227,37 +218,48 @@ class Supervisor:
 
     def _verdict(self, trial: RunningTrial) -> JouleBedError | None:
         """What the end of the child means. record.json is its last act: with it, the trial is complete."""
-        folder = self.attempt.folder
+        bound_log(self._log_path, self._timing.log_bytes)
         complaint = trial.explain_exit()
         if complaint is not None:
-            return complaint
-        if (folder / attempt_folder.RECORD).exists():
-            return None
-        code = trial.returncode
-        detail: dict[str, object] = {"pid": trial.pid, "log_tail": log_tail(folder / attempt_folder.CHILD_LOG)}
-        if code is None:
-            how = "ended"
-        elif code < 0:
-            detail["signal"] = how = _signal_name(-code)
-            how = f"was killed by {how}"
-        else:
-            detail["exit_status"] = code
-            how = f"ended with exit status {code}"
-        hint = " SIGKILL often means that memory ran out: look at the kernel's log." if code == -signal.SIGKILL else ""
-        return ChildDiedError(
-            f"The trial's process {how} without a result. Its last output is in detail.log_tail, "
-            f"all of it in {attempt_folder.CHILD_LOG}.{hint}",
-            **detail,
+            return self._sharpen(complaint)
+        if (self.attempt.folder / attempt_folder.RECORD).exists():
+            return self._recorded_failure()
+        return death(
+            pid=trial.pid,
+            returncode=trial.returncode,
+            tail=log_tail(self._log_path),
+            text=self._log_text(),
+            oom_kills=self._new_oom_kills(),
         )
+
+    def _recorded_failure(self) -> JouleBedError | None:
+        """The error that the child recorded itself, made as sharp as its log allows."""
+        try:
+            record = ChildRecord.model_validate_json((self.attempt.folder / attempt_folder.RECORD).read_bytes())
+        except (OSError, ValidationError):
+            return None  # collecting says so
+        return self._sharpen(error_from_body(record.error)) if record.error else None
+
+    def _sharpen(self, error: JouleBedError) -> JouleBedError:
+        return sharpen(error, tail=log_tail(self._log_path), text=self._log_text(), oom_kills=self._new_oom_kills())
+
+    def _log_text(self) -> str:
+        return "\n".join(log_tail(self._log_path, n_lines=_SEARCHED_BYTES, n_bytes=_SEARCHED_BYTES))
+
+    def _new_oom_kills(self) -> int | None:
+        now = self._oom_kills()
+        return None if now is None or self._oom_kills_before is None else now - self._oom_kills_before
 
     def _write_process(self, trial: RunningTrial) -> None:
         if isinstance(trial, AdoptedTrial):
+            self._oom_kills_before = trial.record.oom_kills
             return
         record = ProcessRecord(
             pid=trial.pid,
             identity=process_identity(trial.pid) or "",
             started_s=self.attempt.started_s,
             started_at=self.attempt.started_at,
+            oom_kills=self._oom_kills_before,
         )
         # Not synced: it serves a restart of the testbed, and no child outlives one of the machine.
         path = self.attempt.folder / attempt_folder.PROCESS
@@ -266,40 +268,52 @@ class Supervisor:
         temporary.replace(path)
 
     def _read_progress(self) -> None:
-        progress = self._progress.latest()
-        if progress is not None:
-            self._note(progress)
+        new = self._progress.new()
+        for progress in new:
+            self._deadlines.note(progress)
+        if new:
+            self._note(new[-1])
 
     def _note(self, progress: Progress) -> None:
-        self._state = progress.state
         self._on_progress(progress)
 
     def _now_s(self) -> float:
         return self._clock.monotonic_ns() / 1e9
 
-    def _time_left_s(self) -> float:
-        limit_s = self.attempt.spec.deadline.total_s
-        if self._state in _BEFORE_LOADED:
-            limit_s = min(limit_s, self.attempt.spec.deadline.load_s)
-        return max(self.attempt.started_s + limit_s - self._now_s(), 0.0)
+    def _collect_bounded(self, failure: JouleBedError | None, finished_at: datetime) -> TrialResult:
+        """Collect in a thread of its own, which is left behind when it takes too long: no thread can be ended."""
+        attempt = self.attempt
+        future: Future[TrialResult] = Future()
 
-    def _overdue(self) -> DeadlineExceededError | None:
-        if self._time_left_s() > 0:
-            return None
-        deadline = self.attempt.spec.deadline
-        passed_s = self._now_s() - self.attempt.started_s
-        if self._state in _BEFORE_LOADED and passed_s < deadline.total_s:
-            name, limit_s, what = "load_s", deadline.load_s, "Loading the model"
-        else:
-            name, limit_s, what = "total_s", deadline.total_s, f"The trial (last seen {self._state})"
-        return DeadlineExceededError(
-            f"{what} took longer than deadline.{name} = {limit_s:g} s, so its process was ended. "
-            f"Raise deadline.{name} in the trial's spec if that was too short.",
-            deadline=name,
-            limit_s=limit_s,
-            state=str(self._state),
-            log_tail=log_tail(self.attempt.folder / attempt_folder.CHILD_LOG),
+        def work() -> None:
+            try:
+                result = self._collect(
+                    attempt.folder,
+                    attempt_id=attempt.attempt_id,
+                    spec=attempt.spec,
+                    node=self._identity,
+                    started_at=attempt.started_at,
+                    finished_at=finished_at,
+                    failure=failure,
+                    cancelled=self._was_cancelled,
+                )
+            except Exception as error:  # noqa: BLE001 (raised again in the supervisor's thread)
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        context = contextvars.copy_context()
+        self._collector = threading.Thread(
+            target=context.run, args=(work,), name=f"collect-{attempt.attempt_id}", daemon=True
         )
+        self._collector.start()
+        limit_s = attempt.spec.deadline.collect_s
+        try:
+            return future.result(limit_s)
+        except TimeoutError:
+            if future.done():
+                raise  # the collector's own: a network drive may raise it
+            raise collecting_took_too_long(limit_s) from None
 
     def _bare_result(self, failure: JouleBedError, finished_at: datetime) -> TrialResult:
         """A result without measurements, for when even collecting failed."""
@@ -315,18 +329,8 @@ class Supervisor:
             finished_at=finished_at,
             node=self._identity,
         )
-        try:
-            write_atomic(attempt.folder / attempt_folder.RESULT, result)
-        except OSError:
-            _log.exception("Attempt %s: its result cannot be written", attempt.attempt_id)
+        self._save(result)
         return result
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _internal(error: Exception) -> JouleBedError:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from testbed import attempt_folder
 from testbed.attempt_folder import write_atomic
-from testbed.child_process import ProcessRecord, kill_group, process_identity
+from testbed.child_process import ProcessRecord, kill_group, process_identity, wait_bounded
 from testbed.clock import Clock, utc_now
 
 _log = logging.getLogger(__name__)
@@ -41,11 +41,13 @@ class WarmChild:
                 start_new_session=True,
             )
         threading.Thread(target=self._listen, name=f"warm-{self.process.pid}", daemon=True).start()
+        threading.Thread(target=self._wait, name=f"wait-{self.process.pid}", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
         """Whether it can take another trial."""
-        return self.process.poll() is None
+        # Not poll() alone: it knows nothing while the waiting thread has not told of an end yet.
+        return self.process.poll() is None and process_identity(self.process.pid) is not None
 
     def order(self, trial: "WarmTrial", line: str) -> None:
         """Give it a trial. A process that is gone shows by the trial's end, not by an exception."""
@@ -73,13 +75,17 @@ class WarmChild:
     def kill(self, grace_s: float) -> None:
         """End it and its group by signals. Idempotent."""
         kill_group(self.process.pid, grace_s)
-        self.process.wait()
+        wait_bounded(self.process)
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as answers:
             for line in answers:
                 self._finish(line)
+
+    def _wait(self) -> None:
+        # Not the end of its output, which a worker that it left behind may hold open. Nothing is lost with a last
+        # line that was not read yet: record.json is what counts.
         self.process.wait()
         self._finish(None)
 
@@ -168,6 +174,7 @@ class WarmChildKeeper:
         clock: for the record.
         idle_s: an unused child is closed after this time.
         grace_s: for its orderly end.
+        on_closed: called when a child was ended here: what it left behind can be ended, too.
     """
 
     def __init__(
@@ -179,6 +186,7 @@ class WarmChildKeeper:
         *,
         idle_s: float = 600.0,
         grace_s: float = 10.0,
+        on_closed: Callable[[], object] = lambda: None,
     ) -> None:
         self._command = list(command)
         self._env = dict(env)
@@ -186,6 +194,7 @@ class WarmChildKeeper:
         self._clock = clock
         self._idle_s = idle_s
         self._grace_s = grace_s
+        self._on_closed = on_closed
         self._lock = threading.Lock()
         self._child: WarmChild | None = None
         self._timer: threading.Timer | None = None
@@ -206,6 +215,12 @@ class WarmChildKeeper:
                 self._child = WarmChild(key, self._command, folder / attempt_folder.CHILD_LOG, self._env)
                 self._write_record(self._child.process.pid)
             return WarmTrial(self._child, folder, meters)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a living child: its helpers belong to its engine, and are left alone."""
+        child = self._child
+        return child is not None and child.is_alive
 
     def rest(self) -> None:
         """The trial is over: start to count idle time."""
@@ -253,6 +268,7 @@ class WarmChildKeeper:
             self._child.close(self._grace_s)
             self._child = None
             self._record_path.unlink(missing_ok=True)
+            self._on_closed()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
