@@ -19,23 +19,28 @@ def plan_document(config: RunnerConfig, plan: Plan, limit: int) -> dict[str, Any
         limit: how many rows are told, from the first to run.
     """
     model = config.create_run_table_model()
-    n_treatments = len(plan.runs) // max(model.repetitions, 1)
+    n_treatments = int(str(plan.design["n_treatments"]))  # not by the runs: a continued campaign has some of them
+    origin = plan.design.get("experiment_runner")
+    study: dict[str, Any] = origin if isinstance(origin, dict) else {}
     cooldown = config.cooldown
     idle_s = sum(run.spec.baseline_s for run in plan.runs) + cooldown.floor_s * max(len(plan.runs) - 1, 0)
     return {
         "experiment": plan.experiment,
         "seed": plan.seed,
-        "order": str(config.order),
+        "order": str(plan.design["order"]),
         "group_by": list(config.group_by),
         "factors": {factor.name: list(factor.levels) for factor in model.factors},
         "n_treatments": n_treatments,
         "n_excluded": math.prod(len(factor.levels) for factor in model.factors) - n_treatments,
+        "unavailable": plan.design["unavailable"],
         "repetitions": model.repetitions,
         "n_runs": len(plan.runs),
         "max_attempts": plan.max_attempts,
         "on_suspect": plan.design["on_suspect"],
         "cooldown": {"floor_s": cooldown.floor_s, "max_wait_s": cooldown.max_wait_s, "delta_c": cooldown.delta_c},
         "least_duration_s": idle_s,
+        "notes": study.get("notes", []),
+        "imported": [row["run_id"] for row in study.get("imported", {}).get("rows", ())],
         "sha256": plan.sha256,
         "runs": [
             {"run_id": run.run_id, "repetition": run.repetition, "seed": run.spec.seed, **run.treatment}
@@ -52,6 +57,9 @@ def print_plan(console: Console, document: dict[str, Any]) -> None:
         facts.add_row(f"factor {name}", ", ".join(str(level) for level in levels))
     excluded = f" ({document['n_excluded']} excluded)" if document["n_excluded"] else ""
     facts.add_row("treatments", f"{document['n_treatments']}{excluded}")
+    for each in document["unavailable"]:
+        cells = ", ".join(f"{name} {'/'.join(map(str, levels))}" for name, levels in each["cells"].items())
+        facts.add_row("excluded", f"{cells}: {each['reason']}")
     facts.add_row("repetitions", str(document["repetitions"]))
     facts.add_row("runs", str(document["n_runs"]))
     grouped = f" by {', '.join(document['group_by'])}" if document["group_by"] else ""
@@ -65,7 +73,11 @@ def print_plan(console: Console, document: dict[str, Any]) -> None:
     facts.add_row("cooldown", f"{cooldown['floor_s']:g} s, {gate}")
     facts.add_row("doubted results", document["on_suspect"])
     facts.add_row("takes", f"at least {_duration(document['least_duration_s'])}, by cooldown and baseline alone")
+    if document["imported"]:
+        facts.add_row("imported", f"{len(document['imported'])} runs of Experiment Runner, which are not run here")
     console.print(facts, highlight=False)
+    for note in document["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     columns = ["run_id", "repetition", *document["factors"]]
     rows = Table(*columns, box=None, pad_edge=False, title="first to run", title_justify="left")

@@ -13,7 +13,7 @@
 | energibridge.csv, energibridge-summary.txt | EnergiBridge | its log, and what it printed |
 | child.log | child | its standard output and error |
 | request_energy.csv | node (`collect`) | joules of each measured request (`testbed.request_sheet`) |
-| result.json | node (`collect`) | the TrialResult, replaced atomically |
+| result.json | node | the TrialResult, replaced atomically |
 | acknowledged | node | empty: the orchestrator has everything |
 
 All times in these files are seconds of the machine's monotonic clock, except in EnergiBridge's log, which
@@ -27,7 +27,16 @@ from pydantic import BaseModel, Field, JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
-from contract.trial_result import LoadReport, MeterCost, PhaseWindow, SuspectReason, WorkloadReport
+from contract.trial_result import (
+    LoadReport,
+    MeterCost,
+    PhaseWindow,
+    SettingTaken,
+    SteadyReport,
+    SuspectReason,
+    TemperatureReading,
+    WorkloadReport,
+)
 from contract.units import Sha256, WireModel
 
 SPEC = "spec.json"
@@ -68,6 +77,10 @@ class RequestRecord(WireModel):
     finished_s: float
     token_s: list[float]
     """When each token (or group of tokens) became known."""
+    engine_prefill_s: float | None = None
+    """How long the engine says that it read the prompt; None where it does not say."""
+    engine_decode_s: float | None = None
+    """How long the engine says that it generated."""
     messages: list[dict[str, str]]
     answer: str
     gold_label: str | None
@@ -81,13 +94,21 @@ class ChildRecord(WireModel):
     origin_s: float
     """Monotonic time of the child's start: the zero of `PhaseWindow.start_s`."""
     unix_minus_monotonic_s: float
-    """Maps wall time to monotonic time; taken once."""
+    """Maps wall time to monotonic time; taken once, at the start."""
+    end_unix_minus_monotonic_s: float | None = None
+    """The same at the end of the trial: other than at the start where the wall clock was set meanwhile."""
     phases: list[PhaseWindow] = Field(default_factory=list)
     load: LoadReport | None = None
     workload: WorkloadReport | None = None
     start_temp_c: float | None = None
     meter_settings: dict[str, JsonValue] = Field(default_factory=dict)
     meters: list[MeterCost] = Field(default_factory=list)
+    settings: list[SettingTaken] = Field(default_factory=list)
+    steady: SteadyReport | None = None
+    temperatures: list[list[TemperatureReading]] = Field(default_factory=list)
+    """Of the thermometer: at the start of the trial, and right before and after the measured phase."""
+    memory_peak_bytes: int | None = None
+    """Most that the process was resident with, since it was started."""
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""

@@ -1,23 +1,34 @@
 """Attempts on disk: one folder each, under one data folder that one testbed holds at a time."""
 
+import bisect
 import fcntl
+import hashlib
+import itertools
+import logging
 import os
 import shutil
+from array import array
 from collections import OrderedDict
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from contract.errors import AttemptNotFoundError, InvalidRequestError, UsageError
+from contract.errors import AttemptNotFoundError, InvalidRequestError, JouleBedError, UsageError
 from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier
 from testbed import attempt_folder
 from testbed.attempt_folder import write_atomic
+from testbed.disk_reserve import RESERVE_BYTES, DiskReserve, is_full, sharpen_by_disk, storage_error
+
+_log = logging.getLogger(__name__)
 
 _NEW = ".new-"
 _TRASH = ".trash-"
 _PRUNED = "pruned"
+_RESERVE = "reserve"
+_DAMAGED = "damaged"
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
@@ -29,12 +40,13 @@ class AttemptStore:
     Args:
         data_dir: made if it is not there; its `attempts` folder holds one folder per attempt.
         keep_acknowledged: how many acknowledged attempts stay; older ones are deleted. Others always stay.
+        reserve_bytes: room that is kept for the end of a trial; see `testbed.disk_reserve`.
 
     Raises:
         UsageError: another testbed holds the folder, or it cannot be written.
     """
 
-    def __init__(self, data_dir: Path, *, keep_acknowledged: int = 50) -> None:
+    def __init__(self, data_dir: Path, *, keep_acknowledged: int = 50, reserve_bytes: int = RESERVE_BYTES) -> None:
         self.data_dir = data_dir.resolve()
         self._attempts = self.data_dir / "attempts"
         self._keep = keep_acknowledged
@@ -57,15 +69,17 @@ class AttemptStore:
                 "its own with --data-dir.",
                 path=str(self.data_dir),
             ) from error
+        self._reserve_bytes = reserve_bytes
+        self._reserve = DiskReserve(self.data_dir / _RESERVE, reserve_bytes)
         # Results never change, and each is asked for once per artifact.
         self._last_result: TrialResult | None = None
+        self._unwritten: dict[str, TrialResult] = {}
         self._remove_halves()
         acknowledged = [path.parent for path in self._attempts.glob(f"*/{attempt_folder.ACKNOWLEDGED}")]
         acknowledged.sort(key=lambda folder: (folder / attempt_folder.ACKNOWLEDGED).stat().st_mtime_ns)
         self._acknowledged: OrderedDict[str, None] = OrderedDict.fromkeys(folder.name for folder in acknowledged)
         self._pruned_file = self.data_dir / _PRUNED
-        # A last line that a power cut left half written names no attempt, and does no harm.
-        self._pruned = set(self._pruned_file.read_text().splitlines()) if self._pruned_file.exists() else set()
+        self._pruned = self._read_pruned()
 
     def close(self) -> None:
         """Let another testbed have the folder. Idempotent."""
@@ -74,8 +88,8 @@ class AttemptStore:
             self._lock_fd = None
 
     def attempt_ids(self) -> list[str]:
-        """All attempts, in no particular order."""
-        return [path.name for path in self._attempts.iterdir() if path.is_dir()]
+        """All attempts, in no particular order. What else lies there, a file system's lost+found say, is none."""
+        return [path.name for path in self._attempts.iterdir() if path.is_dir() and _is_id(path.name)]
 
     def folder(self, attempt_id: str) -> Path:
         """Where an attempt's files are. The id must have passed `check_id`."""
@@ -85,29 +99,30 @@ class AttemptStore:
         """Store a new attempt; when this returns, it survives a power cut.
 
         The folder appears under its name complete or not at all.
+
+        Raises:
+            DiskFullError: there is no room, or too little for the end of a trial.
+            StorageError: the folder cannot be written.
         """
+        self._reserve.keep()
         new = self._attempts / f"{_NEW}{status.attempt_id}"
-        new.mkdir(mode=0o700, exist_ok=True)  # there after a failed try, on a full disk for instance
-        write_atomic(new / attempt_folder.SPEC, spec)
-        write_atomic(new / attempt_folder.STATUS, status)
-        folder = new.replace(self.folder(status.attempt_id))
-        _fsync_folder(self._attempts)
+        try:
+            new.mkdir(mode=0o700, exist_ok=True)  # there after a failed try, on a full disk for instance
+            _write_status(new, status)
+            write_atomic(new / attempt_folder.SPEC, spec)
+            folder = new.replace(self.folder(status.attempt_id))
+            _fsync_folder(self._attempts)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise storage_error(error, self.data_dir) from error
         return folder
 
-    def save_status(self, status: AttemptStatus, *, durable: bool) -> None:
+    def save_status(self, status: AttemptStatus) -> None:
         """Replace status.json.
 
-        Args:
-            status: the new one.
-            durable: whether it must survive a power cut. Steps on the way need not: a trial does not survive one.
+        A power cut may lose it: a trial does not survive one, and the end of an attempt is told from its result.
         """
-        path = self.folder(status.attempt_id) / attempt_folder.STATUS
-        if durable:
-            write_atomic(path, status)
-            return
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(status.model_dump_json(indent=1), encoding="utf-8")
-        temporary.replace(path)
+        _write_status(self.folder(status.attempt_id), status)
 
     def spec(self, attempt_id: str) -> TrialSpec:
         """What was submitted."""
@@ -115,22 +130,51 @@ class AttemptStore:
 
     def status(self, attempt_id: str) -> AttemptStatus | None:
         """The stored status; None where the file is missing or damaged."""
-        try:
-            return AttemptStatus.model_validate_json((self.folder(attempt_id) / attempt_folder.STATUS).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
+        return _read(self.folder(attempt_id) / attempt_folder.STATUS, AttemptStatus, attempt_id)
 
     def result(self, attempt_id: str) -> TrialResult | None:
         """The result; None where there is none yet, or the file is damaged."""
         known = self._last_result
         if known is not None and known.attempt_id == attempt_id:
             return known
+        result = self._unwritten.get(attempt_id)
+        result = result or _read(self.folder(attempt_id) / attempt_folder.RESULT, TrialResult, attempt_id)
+        self._last_result = result or known
+        return result
+
+    def save_result(self, result: TrialResult) -> None:
+        """Store a result, with the room that was kept for it where the disk is full.
+
+        Where even that fails it is kept in memory, to be fetched until the testbed is restarted.
+        """
+        path = self.folder(result.attempt_id) / attempt_folder.RESULT
         try:
-            data = (self.folder(attempt_id) / attempt_folder.RESULT).read_bytes()
-            self._last_result = TrialResult.model_validate_json(data)
-        except (FileNotFoundError, ValidationError):
-            return None
-        return self._last_result
+            try:
+                write_atomic(path, result)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._reserve.give_up()
+                write_atomic(path, result)
+        except OSError:
+            _log.exception("Attempt %s: its result cannot be written, and is kept in memory", result.attempt_id)
+            self._unwritten[result.attempt_id] = result
+
+    def give_up_reserve(self) -> None:
+        """Let the end of a trial have the room that was kept for it."""
+        self._reserve.give_up()
+
+    def sharpen(self, failure: JouleBedError) -> JouleBedError:
+        """What a trial failed by: a full disk, where that is the reason."""
+        return sharpen_by_disk(failure, self.data_dir, self._reserve_bytes)
+
+    def set_aside(self, attempt_id: str) -> Path:
+        """Move an attempt that cannot be read out of the way; nothing of it is deleted.
+
+        Returns:
+            Where it is now.
+        """
+        return self._move_aside(self.folder(attempt_id))
 
     def artifact_path(self, result: TrialResult, name: str) -> Path:
         """Where an artifact is. Only names that the result lists are looked up, so no request chooses a path.
@@ -155,8 +199,13 @@ class AttemptStore:
             The attempts that were deleted, the oldest acknowledgement first.
         """
         if attempt_id not in self._acknowledged:
-            (self.folder(attempt_id) / attempt_folder.ACKNOWLEDGED).touch(mode=0o600)
+            try:
+                (self.folder(attempt_id) / attempt_folder.ACKNOWLEDGED).touch(mode=0o600)
+            except OSError:
+                # It would be asked for once more after a restart, and acknowledged again.
+                _log.exception("Attempt %s: its acknowledgement cannot be written", attempt_id)
             self._acknowledged[attempt_id] = None
+            self._unwritten.pop(attempt_id, None)
         pruned: list[str] = []
         while len(self._acknowledged) > self._keep:
             oldest, _ = self._acknowledged.popitem(last=False)
@@ -166,18 +215,59 @@ class AttemptStore:
 
     def is_pruned(self, attempt_id: str) -> bool:
         """Whether an attempt was here, acknowledged and deleted: its id must never run again."""
-        return attempt_id in self._pruned
+        digest = _digest(attempt_id)
+        place = bisect.bisect_left(self._pruned, digest)
+        return place < len(self._pruned) and self._pruned[place] == digest
 
     def _delete(self, attempt_id: str) -> None:
         # Remembered before it is gone: a submission that the network delivers again must not run it again.
-        with self._pruned_file.open("a") as file:
-            file.write(attempt_id + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._pruned.add(attempt_id)
+        try:
+            self._note_pruned(attempt_id)
+        except OSError as error:
+            if not is_full(error):
+                raise storage_error(error, self.data_dir) from error
+            # What is to be deleted holds the room that the note needs; it was acknowledged, so its evidence can go.
+            for path in self.folder(attempt_id).iterdir():
+                if path.name not in (attempt_folder.SPEC, attempt_folder.STATUS, attempt_folder.ACKNOWLEDGED):
+                    path.unlink()
+            self._note_pruned(attempt_id)
+        bisect.insort(self._pruned, _digest(attempt_id))
         # Out of the way first: a crash in the middle must not leave half an attempt under its name.
         trash = self.folder(attempt_id).replace(self._attempts / f"{_TRASH}{attempt_id}")
         shutil.rmtree(trash, ignore_errors=True)
+
+    def _note_pruned(self, attempt_id: str) -> None:
+        with self._pruned_file.open("ab") as file:
+            size_bytes = file.tell()
+            try:
+                file.write(attempt_id.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._pruned_file, size_bytes)  # half a name would swallow the next one
+                raise
+
+    def _read_pruned(self) -> "array[int]":
+        """Digests in order: 8 bytes an attempt, where a set of names would grow by 130."""
+        try:
+            data = self._pruned_file.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole != data:
+                # A power cut left half a name: it names no attempt, and would swallow the next one.
+                os.truncate(self._pruned_file, len(whole))
+        except FileNotFoundError:
+            return array("Q")
+        except OSError as error:
+            aside = self._move_aside(self._pruned_file)
+            _log.error("The list of pruned attempts cannot be read (%s); it is in %s now", error.strerror, aside)
+            return array("Q")
+        return array("Q", sorted(map(_digest, whole.decode(errors="replace").splitlines())))
+
+    def _move_aside(self, path: Path) -> Path:
+        shelf = self.data_dir / _DAMAGED
+        shelf.mkdir(mode=0o700, exist_ok=True)
+        aside = next(place for n in itertools.count(1) if not (place := shelf / f"{path.name}.{n}").exists())
+        return path.replace(aside)
 
     def _remove_halves(self) -> None:
         """Delete what a crash left: submissions that were never answered, and attempts on their way out."""
@@ -186,18 +276,54 @@ class AttemptStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+_Model = TypeVar("_Model", AttemptStatus, TrialResult)
+
+
+def _read(path: Path, model: type[_Model], attempt_id: str) -> _Model | None:
+    """A file of an attempt; None where it is missing, or is damaged, which the log tells."""
+    try:
+        read = model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        _log.warning("Attempt %s: its %s cannot be read (%s)", attempt_id, path.name, why)
+        return None
+    if read.attempt_id != attempt_id:
+        _log.warning("Attempt %s: its %s is that of attempt %s", attempt_id, path.name, read.attempt_id)
+        return None
+    return read
+
+
+def _digest(attempt_id: str) -> int:
+    """64 bits: that a new id meets one of a million old ones is less likely than a fault of the memory."""
+    return int.from_bytes(hashlib.blake2b(attempt_id.encode(), digest_size=8).digest())
+
+
+def _is_id(name: str) -> bool:
+    try:
+        _IDENTIFIER.validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
 def check_id(attempt_id: str) -> None:
     """See that an id may name a folder.
 
     Raises:
         InvalidRequestError: it may not.
     """
-    try:
-        _IDENTIFIER.validate_python(attempt_id)
-    except ValidationError as error:
+    if not _is_id(attempt_id):
         raise InvalidRequestError(
             "An attempt id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit."
-        ) from error
+        )
+
+
+def _write_status(folder: Path, status: AttemptStatus) -> None:
+    temporary = folder / f".{attempt_folder.STATUS}.tmp"
+    temporary.write_text(status.model_dump_json(indent=1), encoding="utf-8")
+    temporary.replace(folder / attempt_folder.STATUS)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -12,7 +12,8 @@ from contract.errors import TestbedRestartedError
 from contract.trial_result import AttemptStatus
 from testbed import attempt_folder
 from testbed.attempt_store import AttemptStore
-from testbed.child_process import AdoptedTrial, ProcessRecord, RunningTrial, kill_strays, log_tail
+from testbed.child_log import log_tail
+from testbed.child_process import AdoptedTrial, ProcessRecord, RunningTrial, kill_strays
 from testbed.clock import Clock, utc_now
 from testbed.supervisor import Attempt
 
@@ -38,7 +39,7 @@ class FoundAttempt:
 
 
 def find_attempts(store: AttemptStore, clock: Clock) -> list[FoundAttempt]:
-    """All attempts of a store; those whose spec cannot be read are left alone, with a line in the log.
+    """All attempts of a store; those that cannot be read are put aside, with a line in the log.
 
     Args:
         store: where they are.
@@ -80,25 +81,38 @@ def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | 
     result = store.result(attempt_id)
     if result is not None and status is not None and status.state.is_final:
         return FoundAttempt(status)
+    now_at = utc_now(clock)
+    version = (status.version if status is not None else 0) + _VERSION_JUMP
+    if result is not None:
+        # Killed between the result and the last status, or that is damaged: the result tells all there is.
+        status = AttemptStatus(
+            attempt_id=attempt_id,
+            run_id=result.run_id,
+            spec_sha256=result.spec_sha256,
+            state=result.state,
+            version=version,
+            error=result.error,
+            updated_at=now_at,
+        )
+        try:
+            store.save_status(status)
+        except OSError as error:
+            # Told again at the next start.
+            _log.warning("Attempt %s: its status cannot be written (%s)", attempt_id, error.strerror)
+        return FoundAttempt(status)
     try:
         spec = store.spec(attempt_id)
-    except (OSError, ValidationError):
-        _log.exception("Attempt %s has no readable %s and is left alone", attempt_id, attempt_folder.SPEC)
+    except (OSError, ValidationError) as error:
+        _put_aside(attempt_id, store, error)
         return None
-    now_at = utc_now(clock)
     status = AttemptStatus(
         attempt_id=attempt_id,
         run_id=spec.run_id,
         spec_sha256=spec.sha256(),
         state=status.state if status is not None and not status.state.is_final else AttemptState.SUBMITTED,
-        version=(status.version if status is not None else 0) + _VERSION_JUMP,
+        version=version,
         updated_at=now_at,
     )
-    if result is not None:
-        # Killed between the result and the last status.
-        status = status.model_copy(update={"state": result.state, "error": result.error})
-        store.save_status(status, durable=True)
-        return FoundAttempt(status)
     folder = store.folder(attempt_id)
     record = _process_record(folder)
     started_s = record.started_s if record else clock.monotonic_ns() / 1e9
@@ -106,8 +120,22 @@ def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | 
     return FoundAttempt(status, attempt, record)
 
 
+def _put_aside(attempt_id: str, store: AttemptStore, error: OSError | ValidationError) -> None:
+    """Neither result nor spec: nobody can be told anything of it, and its name must not stay taken."""
+    why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    kill_strays(store.folder(attempt_id))
+    try:
+        aside = store.set_aside(attempt_id)
+    except OSError as failed:
+        _log.error("Attempt %s cannot be read (%s), nor put aside (%s)", attempt_id, why, failed.strerror)
+        return
+    _log.error(
+        "Attempt %s has no readable %s (%s): its files are in %s now", attempt_id, attempt_folder.SPEC, why, aside
+    )
+
+
 def _process_record(folder: Path) -> ProcessRecord | None:
     try:
         return ProcessRecord.model_validate_json((folder / attempt_folder.PROCESS).read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None

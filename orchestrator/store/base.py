@@ -1,6 +1,6 @@
 """The run table seam. One implementation over SQLAlchemy: SQLite by default, PostgreSQL by URL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -8,7 +8,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState, RunState
-from contract.errors import ErrorBody
+from contract.errors import ErrorBody, JouleBedError, UsageError
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Scalar
@@ -68,6 +68,8 @@ class AttemptRow:
         result: as the testbed sent it.
         reasons: why the result is doubted: the testbed's reasons and the orchestrator's own.
         cooldown: the pause before it; None where none was recorded.
+        owner: the process that drives it, or drove it last; see `orchestrator.store.owner`.
+        lease_until: until then nobody on another machine takes it over; None: it has ended.
     """
 
     attempt_id: str
@@ -83,6 +85,8 @@ class AttemptRow:
     result: TrialResult | None
     reasons: tuple[SuspectReason, ...] = ()
     cooldown: CooldownOutcome | None = None
+    owner: str = ""
+    lease_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class EventRow:
-    """One line of the story: of an attempt; of a run, without attempt and states; of the campaign, with none."""
+    """One line of the story: of an attempt, without states where none changed; of a run, without attempt and states;
+    of the campaign, with none."""
 
     at: datetime
     attempt_id: str | None
@@ -123,6 +128,24 @@ class EventRow:
     state_before: AttemptState | None
     state_after: AttemptState | None
     message: str
+
+
+class TakenOverError(JouleBedError):
+    """Another orchestrator drives this attempt now."""
+
+    code = "taken_over"
+
+
+class RunTableError(UsageError):
+    """The run table cannot be read or written now; what it holds is untouched."""
+
+    code = "run_table"
+
+
+class RunTableDamagedError(RunTableError):
+    """The run table's file is damaged, or older than the files beside it."""
+
+    code = "run_table_damaged"
 
 
 class RunLedger(Protocol):
@@ -190,11 +213,23 @@ class RunLedger(Protocol):
         """
         ...
 
-    def remember(self, key: str, value: JsonValue, message: str = "") -> None:
+    def remember(
+        self,
+        key: str,
+        value: JsonValue,
+        message: str = "",
+        *,
+        attempt_id: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
         """Keep a fact about the campaign, such as its idle temperature; replaces an older one.
 
-        With a message, an event of the campaign tells it too.
+        With a message, an event tells it too: of the campaign, or of the attempt and the run that are named.
         """
+        ...
+
+    def forget(self, key: str) -> None:
+        """Remove a fact. Idempotent."""
         ...
 
     def close(self) -> None:
@@ -205,8 +240,8 @@ class RunLedger(Protocol):
 class RunReader(Protocol):
     """The run table as everyone else reads it."""
 
-    def plan(self) -> Plan | None:
-        """The stored plan, or None in an empty store."""
+    def plan(self, *, with_runs: bool = True) -> Plan | None:
+        """The stored plan, or None in an empty store; without its runs, it is cheap at any size."""
         ...
 
     def counts(self) -> dict[RunState, int]:
@@ -217,10 +252,18 @@ class RunReader(Protocol):
         """All runs in order, with attempts."""
         ...
 
+    def each_run(self) -> Iterator[RunRow]:
+        """The same, a few at a time in memory; to be read to the end."""
+        ...
+
     def events(self, run_id: str | None = None) -> Sequence[EventRow]:
         """The story, oldest first."""
         ...
 
     def recall(self, key: str) -> JsonValue:
         """A fact that was remembered, or None."""
+        ...
+
+    def facts(self, prefix: str) -> dict[str, JsonValue]:
+        """The facts whose key begins with a prefix, in order of their keys."""
         ...

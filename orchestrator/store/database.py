@@ -1,26 +1,45 @@
 """Opens the run table's database: dialect settings, migrations, and errors in words."""
 
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from contract.errors import MissingPackageError, UsageError
+from orchestrator.processes import holders, told_process
+from orchestrator.store.base import RunTableDamagedError, RunTableError
 from orchestrator.store.schema import HEAD
 
 READ_ONLY = "joulebed_read_only"
 """Execution option of a connection that only reads: it waits for no writer."""
 
-_BUSY_TIMEOUT_MS = 10_000
-
 _POSTGRESQL_LOCK = 0x4A6F756C
 """Any number that other users of the server's advisory locks are unlikely to take."""
+
+
+@dataclass
+class LockWait:
+    """How long a writer waits for another program to let go of a SQLite file.
+
+    Attributes:
+        limit_s: in all; 0: as long as SQLite waits by itself.
+        tell: told after each wait in vain; what it raises ends the wait.
+        busy_s: how long SQLite waits by itself; somebody who looks at the file with another program may take longer.
+        clock: monotonic seconds.
+    """
+
+    limit_s: float = 0.0
+    tell: Callable[[str], None] = lambda message: None
+    busy_s: float = 10.0
+    clock: Callable[[], float] = time.monotonic
 
 
 def database_url(url_or_path: str | Path) -> URL:
@@ -34,19 +53,26 @@ def database_url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=given)
     try:
         return make_url(given)
-    except ArgumentError as error:
-        raise UsageError(f"{given!r} is no database URL. Use a file's path or postgresql+psycopg://...") from error
+    except (ArgumentError, ValueError):
+        # Neither the URL nor the library's error is repeated: a password may be in both.
+        scheme = given.partition("://")[0]
+        raise UsageError(
+            f"What begins with {scheme[:40]!r} is no database URL that can be read. Use a file's path or "
+            "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, with special characters as %XX."
+        ) from None
 
 
-def open_database(url: URL, *, create: bool) -> Engine:
+def open_database(url: URL, *, create: bool, wait: LockWait | None = None) -> Engine:
     """Connect, and bring the schema to this version.
 
     Args:
         url: see `database_url`.
         create: make the database, and its folder, where there is none.
+        wait: for locks; it may be changed later.
 
     Raises:
         UsageError: there is none, it cannot be read or written, or its schema is newer than this program.
+        RunTableDamagedError: it is no database, or a broken one.
         MissingPackageError: no driver for this kind of database.
     """
     path = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
@@ -67,9 +93,13 @@ def open_database(url: URL, *, create: bool) -> Engine:
             f"No driver for {url.drivername}: pip install 'psycopg[binary]'. ({error})"
         ) from error
     if path is not None:
-        _set_up_sqlite(engine)
-    with told(url):
-        _migrate(engine, url, create=create)
+        _set_up_sqlite(engine, wait or LockWait())
+    try:
+        with told(url):
+            _migrate(engine, url, create=create)
+    except UsageError:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -82,6 +112,13 @@ def serialise(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})
 
 
+def repair_advice(url: URL) -> str:
+    """How to mend a damaged run table."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return "Restore it from the server's backup."
+    return f"Mend it, which deletes nothing: orchestrator repair {Path(url.database).parent}"
+
+
 @contextmanager
 def told(url: URL) -> Iterator[None]:
     """Turns the database's own errors into one that a person can act on."""
@@ -91,38 +128,70 @@ def told(url: URL) -> Iterator[None]:
         where = url.render_as_string(hide_password=True)
         cause = str(error.orig)
         if "locked" in cause:
-            advice = "Another program holds it: end that, then run the same command again."
+            advice = f"{_holder(url)} holds it: end that, then run the same command again."
         elif "readonly" in cause or "unable to open" in cause:
             advice = "Check the permissions of the file and its folder."
         elif "not a database" in cause or "malformed" in cause:
-            advice = "Move the file away; the evidence of finished runs is under runs/ beside it."
-        elif "full" in cause:
+            raise RunTableDamagedError(f"The run table {where} is damaged: {cause}. {repair_advice(url)}") from error
+        elif "disk is full" in cause:
             advice = "Free some disk space, then run the same command again."
+        elif "disk I/O error" in cause:
+            advice = (
+                "The disk failed, is full, or went away: look at `df` and the kernel's log, then run the same command "
+                "again."
+            )
         else:
             advice = "Check that the database answers."
-        raise UsageError(f"The run table {where} cannot be used: {cause}. {advice}") from error
+        raise RunTableError(f"The run table {where} cannot be used: {cause}. {advice}") from error
 
 
-def _set_up_sqlite(engine: Engine) -> None:
+def _holder(url: URL) -> str:
+    pids = holders(Path(url.database)) if url.get_backend_name() == "sqlite" and url.database else []
+    told = " and ".join(told_process(pid) for pid in pids) or "another program"
+    return told[:1].upper() + told[1:]
+
+
+def _set_up_sqlite(engine: Engine, wait: LockWait) -> None:
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, record: object) -> None:
-        # We begin transactions ourselves (below): the driver would begin them late, and deferred.
-        connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}").close()
-        _switch_to_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL").close()
-        connection.execute("PRAGMA foreign_keys=ON").close()
+        try:
+            # We begin transactions ourselves (below): the driver would begin them late, and deferred.
+            connection.isolation_level = None
+            connection.execute(f"PRAGMA busy_timeout={wait.busy_s * 1000:.0f}").close()
+            _switch_to_wal(connection, wait.busy_s)
+            connection.execute("PRAGMA synchronous=FULL").close()
+            connection.execute("PRAGMA foreign_keys=ON").close()
+        except sqlite3.Error:
+            connection.close()  # nobody else would, and an open file is in the way of its repair
+            raise
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         # IMMEDIATE takes the write lock before the first read: what a claim reads is still so when it writes.
         is_reader = connection.get_execution_options().get(READ_ONLY, False)
-        connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
+        if is_reader:
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_immediately(connection, wait)
 
 
-def _switch_to_wal(connection: Any) -> None:
+def _begin_immediately(connection: Connection, wait: LockWait) -> None:
+    begin_s = wait.clock()
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        except OperationalError as error:
+            left_s = begin_s + wait.limit_s - wait.clock()
+            if "locked" not in str(error.orig) or left_s <= 0:
+                raise
+            who = _holder(connection.engine.url)
+            wait.tell(f"{who} holds the run table's lock: end it, or close the file there. Waiting for {left_s:.0f} s.")
+
+
+def _switch_to_wal(connection: Any, limit_s: float) -> None:
     """WAL lasts in the file. Two processes that switch a new file at once do not wait for each other by themselves."""
-    deadline_s = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    deadline_s = time.monotonic() + limit_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL").close()
@@ -159,7 +228,29 @@ def _migrate(engine: Engine, url: URL, *, create: bool) -> None:
             f"The run table {where} was written by a newer JouleBed (schema {stored}; this one knows up to {HEAD}). "
             "Upgrade JouleBed on this machine."
         )
+    if stored is not None and url.get_backend_name() == "sqlite" and url.database:
+        _keep_copy(Path(url.database), stored)
     with engine.begin() as connection:
         serialise(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _keep_copy(path: Path, revision: str) -> None:
+    """Copy a run table before its schema changes: what goes back to an older version of this program needs it.
+
+    Against a kill no copy is needed: the migration is one transaction.
+    """
+    copy = path.with_name(f"{path.name}.schema-{revision}")
+    part = copy.with_name(f"{copy.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(part),))
+        part.replace(copy)
+    except (sqlite3.OperationalError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(
+            f"The run table {path} has an older schema, and cannot be copied before it is changed ({error}). Free disk "
+            "space or mend the permissions of its folder, then run the same command again."
+        ) from error

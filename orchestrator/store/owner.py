@@ -5,10 +5,19 @@ import socket
 
 import psutil
 
+_SINCE_EPOCH_S = 10**9
+"""A start of this size is told since the epoch, a smaller one since the boot."""
+
 
 def this_owner() -> str:
-    """`host:pid:start` of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    """`host:pid:start` of this process.
+
+    On Linux the start is told in seconds since the boot, as the kernel has it: since the epoch it would move when the
+    wall clock is set, and a living process would pass for one that is gone.
+    """
+    process = psutil.Process()
+    start_s = process.create_time() - (psutil.boot_time() if psutil.LINUX else 0.0)
+    return f"{socket.gethostname()}:{os.getpid()}:{start_s:.0f}"
 
 
 def is_gone(owner: str) -> bool:
@@ -19,8 +28,10 @@ def is_gone(owner: str) -> bool:
         return False
     try:
         process = psutil.Process(int(rest))
-        # The kernel's start time moves by a second or so with the wall clock.
-        return bool(process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - int(start)) > 2)
+        zero_s = 0.0 if int(start) >= _SINCE_EPOCH_S else psutil.boot_time()
+        # The kernel rounds the boot's time, so both differ by a second or so from look to look.
+        is_other = abs(process.create_time() - zero_s - int(start)) > 2
+        return bool(process.status() == psutil.STATUS_ZOMBIE or is_other)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, bindparam, func, select
 from sqlalchemy.engine import URL
 
 from contract.attempt_state import AttemptState, RunState
@@ -13,9 +13,21 @@ from contract.errors import ErrorBody
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow
-from orchestrator.store.database import READ_ONLY, told
+from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow, RunTableDamagedError
+from orchestrator.store.database import READ_ONLY, repair_advice, told
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+
+_NEXT_RUNS = (
+    select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state)
+    .where(RUN.c.position > bindparam("after"))
+    .order_by(RUN.c.position)
+    .limit(200)
+)
+_THEIR_ATTEMPTS = (
+    select(ATTEMPT)
+    .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))
+    .order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)
+)
 
 
 class SqlReader:
@@ -31,26 +43,34 @@ class SqlReader:
         self._reading = engine.execution_options(**{READ_ONLY: True})
         self._url = url
 
-    def plan(self) -> Plan | None:
+    def plan(self, *, with_runs: bool = True) -> Plan | None:
         """See `RunReader`."""
         with self._reader() as connection:
             row = connection.execute(select(EXPERIMENT)).first()
             if row is None:
                 return None
-            runs = connection.execute(select(RUN).order_by(RUN.c.position)).all()
-        return Plan(
-            experiment=row.name,
-            seed=row.seed,
-            factors=tuple(row.factors),
-            runs=tuple(
-                PlannedRun(run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec))
-                for run in runs
-            ),
-            max_attempts=row.max_attempts,
-            config_text=row.config_text,
-            design=row.design,
-            sha256=row.plan_sha256,
-        )
+            runs = connection.execute(select(RUN).order_by(RUN.c.position)).all() if with_runs else []
+            return Plan(
+                experiment=row.name,
+                seed=row.seed,
+                factors=tuple(row.factors),
+                runs=tuple(
+                    PlannedRun(
+                        run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec)
+                    )
+                    for run in runs
+                ),
+                max_attempts=row.max_attempts,
+                config_text=row.config_text,
+                design=row.design,
+                sha256=row.plan_sha256,
+            )
+
+    def attempt_ids(self) -> dict[str, bool]:
+        """Attempt id -> whether it is accepted; cheap."""
+        with self._reader() as connection:
+            rows = connection.execute(select(ATTEMPT.c.attempt_id, ATTEMPT.c.accepted)).all()
+        return {row.attempt_id: bool(row.accepted) for row in rows}
 
     def counts(self) -> dict[RunState, int]:
         """See `RunReader`."""
@@ -61,27 +81,21 @@ class SqlReader:
 
     def runs(self) -> Sequence[RunRow]:
         """See `RunReader`."""
+        return list(self.each_run())
+
+    def each_run(self) -> Iterator[RunRow]:
+        """See `RunReader`. All of one moment, where the database is SQLite."""
+        position = -1
         with self._reader() as connection:
-            runs = connection.execute(
-                select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state).order_by(
-                    RUN.c.position
-                )
-            ).all()
-            attempts = connection.execute(select(ATTEMPT).order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)).all()
-        by_run: dict[str, list[AttemptRow]] = {}
-        for attempt in attempts:
-            by_run.setdefault(attempt.run_id, []).append(_attempt_row(attempt))
-        return [
-            RunRow(
-                run.position,
-                run.run_id,
-                run.treatment,
-                run.repetition,
-                RunState(run.state),
-                tuple(by_run.get(run.run_id, ())),
-            )
-            for run in runs
-        ]
+            while runs := connection.execute(_NEXT_RUNS, {"after": position}).all():
+                position = runs[-1].position
+                by_run: dict[str, list[AttemptRow]] = {run.run_id: [] for run in runs}
+                for attempt in connection.execute(_THEIR_ATTEMPTS, {"of_runs": list(by_run)}):
+                    by_run[attempt.run_id].append(_attempt_row(attempt))
+                for run in runs:
+                    attempts = tuple(by_run[run.run_id])
+                    state = RunState(run.state)
+                    yield RunRow(run.position, run.run_id, run.treatment, run.repetition, state, attempts)
 
     def events(self, run_id: str | None = None) -> Sequence[EventRow]:
         """See `RunReader`."""
@@ -107,10 +121,23 @@ class SqlReader:
             value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
         return value
 
+    def facts(self, prefix: str) -> dict[str, JsonValue]:
+        """See `RunReader`."""
+        query = select(FACT).where(FACT.c.key.startswith(prefix, autoescape=True)).order_by(FACT.c.key)
+        with self._reader() as connection:
+            return {row.key: row.value for row in connection.execute(query)}
+
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
-        with told(self._url), self._reading.connect() as connection:
-            yield connection
+        try:
+            with told(self._url), self._reading.connect() as connection:
+                yield connection
+        except ValueError as error:
+            # Of a conversion, or of pydantic: the disk lost what no structure of the file depends on.
+            raise RunTableDamagedError(
+                f"The run table {self._url.render_as_string(hide_password=True)} holds what makes no sense "
+                f"({str(error).splitlines()[0][:200]}). {repair_advice(self._url)}"
+            ) from error
 
 
 def cooldown_of(row: Any) -> CooldownOutcome | None:
@@ -139,4 +166,6 @@ def _attempt_row(row: Any) -> AttemptRow:
         result=result,
         reasons=tuple(reasons),
         cooldown=cooldown_of(row),
+        owner=row.owner,
+        lease_until=row.lease_until,
     )

@@ -18,19 +18,16 @@ from contract.errors import ErrorBody, PlanChangedError, UsageError
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.store.base import Claim, Plan
-from orchestrator.store.database import database_url, open_database, serialise, told
+from orchestrator.store import statement
+from orchestrator.store.base import Claim, Plan, TakenOverError
+from orchestrator.store.database import LockWait, database_url, open_database, serialise, told
 from orchestrator.store.owner import is_gone, this_owner
-from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
 from orchestrator.store.sql_reader import SqlReader, cooldown_of
 from orchestrator.store.standing import standing
 
 LEASE_S = 60.0
 """An attempt whose owner gives no sign for this long may be taken over."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class SqlStore(SqlReader):
@@ -40,10 +37,10 @@ class SqlStore(SqlReader):
         engine: of an open database with the current schema.
         url: where it is, for messages.
         owner: who claims; see `orchestrator.store.owner`.
-        now: aware UTC.
+        now: aware UTC; the database's own time by default.
     """
 
-    def __init__(self, engine: Engine, url: URL, *, owner: str, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, engine: Engine, url: URL, *, owner: str, now: Callable[[], datetime] | None = None) -> None:
         super().__init__(engine, url)
         self._owner = owner
         self._now = now
@@ -55,7 +52,8 @@ class SqlStore(SqlReader):
         *,
         owner: str | None = None,
         create: bool,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] | None = None,
+        wait: LockWait | None = None,
     ) -> "SqlStore":
         """Open a run table.
 
@@ -63,13 +61,14 @@ class SqlStore(SqlReader):
             url_or_path: a database URL, or the path of a SQLite file.
             owner: who claims; this process by default.
             create: make it where there is none.
-            now: aware UTC.
+            now: aware UTC; the database's own time by default.
+            wait: how writers wait for locks of other programs; not longer than SQLite itself by default.
 
         Raises:
             UsageError: it is not there, cannot be used, or is of a newer version.
         """
         url = database_url(url_or_path)
-        return cls(open_database(url, create=create), url, owner=owner or this_owner(), now=now)
+        return cls(open_database(url, create=create, wait=wait), url, owner=owner or this_owner(), now=now)
 
     def create_experiment(self, plan: Plan) -> None:
         """See `RunLedger`."""
@@ -96,7 +95,7 @@ class SqlStore(SqlReader):
                     config_text=plan.config_text,
                     design=plan.design,
                     plan_sha256=plan.sha256,
-                    created_at=self._now(),
+                    created_at=self._time(connection),
                     software_version=metadata.version("joulebed"),
                 )
             )
@@ -118,49 +117,30 @@ class SqlStore(SqlReader):
     def claim_next(self, testbed: str) -> Claim | None:
         """See `RunLedger`."""
         with self._writing() as connection:
-            now = self._now()
-            open_attempts = connection.execute(
-                select(ATTEMPT, RUN.c.spec)
-                .join(RUN, RUN.c.run_id == ATTEMPT.c.run_id)
-                .where(ATTEMPT.c.finished_at.is_(None))
-                .order_by(ATTEMPT.c.claimed_at)
-                .with_for_update(of=ATTEMPT, skip_locked=True)
-            ).all()
-            for row in open_attempts:
+            now = self._time(connection)
+            for row in connection.execute(statement.OPEN_ATTEMPTS).all():
                 if row.owner == self._owner or is_gone(row.owner) or row.lease_until < now:
                     return self._take_over(connection, row, testbed, now)
-            run = connection.execute(
-                select(RUN.c.run_id, RUN.c.spec)
-                .where(RUN.c.state == RunState.TODO)
-                .order_by(RUN.c.position)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            ).first()
+            run = connection.execute(statement.NEXT_RUN).first()
             if run is None:
                 return None
-            number = (
-                1
-                + connection.execute(
-                    select(func.coalesce(func.max(ATTEMPT.c.number), 0)).where(ATTEMPT.c.run_id == run.run_id)
-                ).scalar_one()
-            )
+            number = 1 + (connection.execute(statement.LAST_NUMBER, {"of_run": run.run_id}).scalar() or 0)
             attempt_id = f"{run.run_id}-a{number}-{uuid.uuid4().hex[:8]}"
-            connection.execute(
-                insert(ATTEMPT).values(
-                    attempt_id=attempt_id,
-                    run_id=run.run_id,
-                    number=number,
-                    state=AttemptState.CLAIMED,
-                    accepted=False,
-                    testbed=testbed,
-                    owner=self._owner,
-                    lease_until=now + timedelta(seconds=LEASE_S),
-                    claimed_at=now,
-                    updated_at=now,
-                )
-            )
-            connection.execute(update(RUN).where(RUN.c.run_id == run.run_id).values(state=RunState.RUNNING))
-            self._tell(connection, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
+            attempt = {
+                "attempt_id": attempt_id,
+                "run_id": run.run_id,
+                "number": number,
+                "state": AttemptState.CLAIMED,
+                "accepted": False,
+                "testbed": testbed,
+                "owner": self._owner,
+                "lease_until": now + timedelta(seconds=LEASE_S),
+                "claimed_at": now,
+                "updated_at": now,
+            }
+            connection.execute(statement.ADD_ATTEMPT, attempt)
+            connection.execute(statement.SET_RUN_STATE, {"of_run": run.run_id, "state": RunState.RUNNING})
+            self._tell(connection, now, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
             return Claim(attempt_id, run.run_id, number, TrialSpec.model_validate(run.spec), AttemptState.CLAIMED)
 
     def record_state(
@@ -168,7 +148,7 @@ class SqlStore(SqlReader):
     ) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
-            row = self._attempt(connection, attempt_id)
+            row = self._own(connection, attempt_id)
             before = AttemptState(row.state)
             if state is not before and not may_follow(before, state):
                 raise ValueError(f"Attempt {attempt_id} is {before}: {state} cannot follow.")
@@ -177,9 +157,10 @@ class SqlStore(SqlReader):
             changed: dict[str, Any] = {"state": state}
             if cooldown is not None:
                 changed["cooldown"] = asdict(cooldown)
-            self._renew(connection, attempt_id, self._now(), **changed)
+            now = self._time(connection)
+            self._renew(connection, attempt_id, now, **changed)
             if state is not before or message:
-                self._tell(connection, attempt_id, row.run_id, before, state, message)
+                self._tell(connection, now, attempt_id, row.run_id, before, state, message)
 
     def finish(
         self,
@@ -201,34 +182,46 @@ class SqlStore(SqlReader):
         error = error or (result.error if result else None)
         doubts = list(reasons) or (result.reasons if result else [])
         with self._writing() as connection:
-            row = self._attempt(connection, attempt_id)
+            row = self._own(connection, attempt_id)
             if row.finished_at is None:
-                now = self._now()
-                connection.execute(
-                    update(ATTEMPT)
-                    .where(ATTEMPT.c.attempt_id == attempt_id)
-                    .values(
-                        state=state,
-                        accepted=state is AttemptState.SUCCEEDED and not self._has_accepted(connection, row.run_id),
-                        lease_until=None,
-                        updated_at=now,
-                        finished_at=now,
-                        error=error.model_dump(mode="json") if error else None,
-                        result=result.model_dump(mode="json") if result else None,
-                        reasons=[reason.model_dump(mode="json") for reason in doubts],
-                    )
-                )
+                now = self._time(connection)
+                others = connection.execute(statement.ACCEPTED, {"of_run": row.run_id}).first()
+                ending = {
+                    "of_attempt": attempt_id,
+                    "state": state,
+                    "accepted": state is AttemptState.SUCCEEDED and others is None,
+                    "lease_until": None,
+                    "updated_at": now,
+                    "finished_at": now,
+                    "error": error.model_dump(mode="json") if error else None,
+                    "result": result.model_dump(mode="json") if result else None,
+                    "reasons": [reason.model_dump(mode="json") for reason in doubts],
+                }
+                connection.execute(statement.END_ATTEMPT, ending)
                 story = message or (error.message if error else "")
-                self._tell(connection, attempt_id, row.run_id, AttemptState(row.state), state, story)
+                self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
             return self._derive(connection, row.run_id)
 
-    def remember(self, key: str, value: JsonValue, message: str = "") -> None:
+    def remember(
+        self,
+        key: str,
+        value: JsonValue,
+        message: str = "",
+        *,
+        attempt_id: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
             connection.execute(delete(FACT).where(FACT.c.key == key))
             connection.execute(insert(FACT).values(key=key, value=value))
             if message:
-                self._tell(connection, None, None, None, None, message)
+                self._tell(connection, self._time(connection), attempt_id, run_id, None, None, message)
+
+    def forget(self, key: str) -> None:
+        """See `RunLedger`."""
+        with self._writing() as connection:
+            connection.execute(delete(FACT).where(FACT.c.key == key))
 
     def reopen(self, run_ids: Collection[str]) -> list[str]:
         """Make ended runs TODO again, with `max_attempts` new attempts each; what was measured stays as evidence.
@@ -260,7 +253,8 @@ class SqlStore(SqlReader):
                 last = select(func.max(ATTEMPT.c.number)).where(ATTEMPT.c.run_id == run_id).scalar_subquery()
                 connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(reopened_after=last))
                 self._derive(connection, run_id)
-                self._tell(connection, None, run_id, None, None, "to be tried again, as asked by `orchestrator retry`")
+                story = "to be tried again, as asked by `orchestrator retry`"
+                self._tell(connection, self._time(connection), None, run_id, None, None, story)
             return reopened
 
     def close(self) -> None:
@@ -272,6 +266,18 @@ class SqlStore(SqlReader):
         with told(self._url), self._engine.begin() as connection:
             yield connection
 
+    def _time(self, connection: Connection) -> datetime:
+        """The database's: leases of several hosts must not depend on whose clock is right.
+
+        A SQLite file's clock is that of its host, and every other database has its own.
+        """
+        if self._now is not None:
+            return self._now()
+        if connection.dialect.name == "sqlite":
+            return datetime.now(UTC)
+        at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return at
+
     def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
         state = AttemptState(row.state)
         changed = {"owner": self._owner}
@@ -280,18 +286,21 @@ class SqlStore(SqlReader):
             changed["testbed"] = testbed
         self._renew(connection, row.attempt_id, now, **changed)
         if row.owner != self._owner:
-            self._tell(connection, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
+            self._tell(connection, now, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
         spec = TrialSpec.model_validate(row.spec)
         return Claim(row.attempt_id, row.run_id, row.number, spec, state, cooldown_of(row))
 
-    def _attempt(self, connection: Connection, attempt_id: str) -> Any:
-        row = connection.execute(
-            select(ATTEMPT.c.run_id, ATTEMPT.c.state, ATTEMPT.c.finished_at)
-            .where(ATTEMPT.c.attempt_id == attempt_id)
-            .with_for_update()
-        ).first()
+    def _own(self, connection: Connection, attempt_id: str) -> Any:
+        """The attempt, locked; it must be this owner's, unless it is over."""
+        row = connection.execute(statement.ATTEMPT_HEAD, {"of_attempt": attempt_id}).first()
         if row is None:
             raise UsageError(f"The run table has no attempt {attempt_id}.")
+        if row.finished_at is None and row.owner != self._owner:
+            raise TakenOverError(
+                f"Attempt {attempt_id} was taken over by {row.owner}: this orchestrator was silent for too long. "
+                "It is left to the other one.",
+                owner=row.owner,
+            )
         return row
 
     def _renew(self, connection: Connection, attempt_id: str, now: datetime, **values: Any) -> None:
@@ -304,38 +313,26 @@ class SqlStore(SqlReader):
     def _tell(
         self,
         connection: Connection,
+        now: datetime,
         attempt_id: str | None,
         run_id: str | None,
         before: AttemptState | None,
         after: AttemptState | None,
         message: str,
     ) -> None:
-        connection.execute(
-            insert(EVENT).values(
-                at=self._now(),
-                attempt_id=attempt_id,
-                run_id=run_id,
-                state_before=before,
-                state_after=after,
-                message=message,
-            )
-        )
-
-    def _has_accepted(self, connection: Connection, run_id: str) -> bool:
-        found = connection.execute(
-            select(ATTEMPT.c.attempt_id).where(ATTEMPT.c.run_id == run_id, ATTEMPT.c.accepted).limit(1)
-        ).first()
-        return found is not None
+        event = {
+            "at": now,
+            "attempt_id": attempt_id,
+            "run_id": run_id,
+            "state_before": before,
+            "state_after": after,
+            "message": message,
+        }
+        connection.execute(statement.ADD_EVENT, event)
 
     def _derive(self, connection: Connection, run_id: str) -> RunState:
         """The run's state from its attempts, written beside them so that counting and claiming stay cheap."""
-        attempts = connection.execute(
-            select(ATTEMPT.c.number, ATTEMPT.c.state, ATTEMPT.c.accepted, ATTEMPT.c.error)
-            .where(ATTEMPT.c.run_id == run_id)
-            .order_by(ATTEMPT.c.number)
-        ).all()
-        max_attempts = connection.execute(select(EXPERIMENT.c.max_attempts)).scalar_one()
-        reopened_after = connection.execute(select(RUN.c.reopened_after).where(RUN.c.run_id == run_id)).scalar_one()
-        state = standing(attempts, max_attempts=max_attempts, reopened_after=reopened_after)
-        connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(state=state))
+        attempts = connection.execute(statement.HISTORY, {"of_run": run_id}).all()
+        state = standing(attempts, max_attempts=attempts[0].max_attempts, reopened_after=attempts[0].reopened_after)
+        connection.execute(statement.SET_RUN_STATE, {"of_run": run_id, "state": state})
         return state

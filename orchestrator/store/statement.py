@@ -1,0 +1,80 @@
+"""The statements of every trial, built once: building them anew costs as much as running them."""
+
+from sqlalchemy import BindParameter, bindparam, func, insert, select, update
+
+from contract.attempt_state import RunState
+from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, RUN
+
+_OF_RUN: BindParameter[str] = bindparam("of_run")
+_OF_ATTEMPT: BindParameter[str] = bindparam("of_attempt")
+
+OPEN_ATTEMPTS = (
+    select(ATTEMPT, RUN.c.spec)
+    .join(RUN, RUN.c.run_id == ATTEMPT.c.run_id)
+    .where(ATTEMPT.c.finished_at.is_(None))
+    .order_by(ATTEMPT.c.claimed_at)
+    .with_for_update(of=ATTEMPT, skip_locked=True)
+)
+"""Attempts without an end, with the specs of their runs; those that another transaction holds are left out."""
+
+NEXT_RUN = (
+    select(RUN.c.run_id, RUN.c.spec)
+    .where(RUN.c.state == RunState.TODO)
+    .order_by(RUN.c.position)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+"""The first run in order that is to do."""
+
+LAST_NUMBER = select(func.max(ATTEMPT.c.number)).where(ATTEMPT.c.run_id == _OF_RUN)
+"""How many attempts a run has had; None: none."""
+
+ADD_ATTEMPT = insert(ATTEMPT)
+SET_RUN_STATE = update(RUN).where(RUN.c.run_id == _OF_RUN).values(state=bindparam("state"))
+ADD_EVENT = insert(EVENT)
+
+ATTEMPT_HEAD = (
+    select(ATTEMPT.c.run_id, ATTEMPT.c.state, ATTEMPT.c.owner, ATTEMPT.c.finished_at)
+    .where(ATTEMPT.c.attempt_id == _OF_ATTEMPT)
+    .with_for_update()
+)
+"""One attempt, locked, without its result, which is large."""
+
+ACCEPTED = select(ATTEMPT.c.attempt_id).where(ATTEMPT.c.run_id == _OF_RUN, ATTEMPT.c.accepted).limit(1)
+"""A run's accepted attempt."""
+
+END_ATTEMPT = (
+    update(ATTEMPT)
+    .where(ATTEMPT.c.attempt_id == _OF_ATTEMPT)
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "state",
+                "accepted",
+                "lease_until",
+                "updated_at",
+                "finished_at",
+                "error",
+                "result",
+                "reasons",
+            )
+        }
+    )
+)
+"""Writes all that is known at an attempt's end."""
+
+HISTORY = (
+    select(
+        ATTEMPT.c.number,
+        ATTEMPT.c.state,
+        ATTEMPT.c.accepted,
+        ATTEMPT.c.error,
+        RUN.c.reopened_after,
+        select(EXPERIMENT.c.max_attempts).scalar_subquery().label("max_attempts"),
+    )
+    .join(RUN, RUN.c.run_id == ATTEMPT.c.run_id)
+    .where(ATTEMPT.c.run_id == _OF_RUN)
+    .order_by(ATTEMPT.c.number)
+)
+"""A run's attempts, oldest first, with what its state is derived from beside them."""
