@@ -1,8 +1,11 @@
 """Tells how an experiment stands: counts, what runs, what failed and why, what is doubted and why."""
 
 import shlex
+import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,17 @@ from rich.console import Console
 
 from contract.attempt_state import RunState
 from orchestrator.campaign import CampaignOutcome, Ending
+from orchestrator.disk_space import DiskSpace
+from orchestrator.driver import drivers
+from orchestrator.explain import Remark, Situation, Weight, explain, open_attempts
+from orchestrator.processes import process_state
 from orchestrator.run_table_columns import telling_attempt
 from orchestrator.store.base import AttemptRow, RunReader, RunRow
 from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
+from orchestrator.time_words import told_since
 
 _SHOWN = 10
+_HEADS = {Weight.PROBLEM: "[bold red]Problem:[/] ", Weight.WARNING: "[yellow]Warning:[/] ", Weight.NOTE: ""}
 _WORDS = {
     RunState.DONE: "done",
     RunState.SUSPECT: "suspect",
@@ -24,13 +33,40 @@ _WORDS = {
 }
 
 
-def status_document(folder: Path, reader: RunReader) -> dict[str, Any]:
-    """The standing of an experiment as JSON."""
+def look_at(folder: Path, reader: RunReader) -> Situation:
+    """What the run table and this machine tell of an experiment."""
     rows = reader.runs()
+    return Situation(
+        now=datetime.now(UTC),
+        host=socket.gethostname(),
+        folder=folder,
+        rows=rows,
+        drivers=drivers(reader),
+        state_since={attempt.attempt_id: _state_since(reader, attempt) for attempt in open_attempts(rows)},
+        disk=DiskSpace.of(folder),
+        process_state=process_state,
+    )
+
+
+def status_document(folder: Path, reader: RunReader, situation: Situation | None = None) -> dict[str, Any]:
+    """The standing of an experiment as JSON.
+
+    Args:
+        folder: the experiment's.
+        reader: its run table.
+        situation: where it was looked at already.
+    """
+    situation = situation or look_at(folder, reader)
+    rows = situation.rows
     return {
         "folder": str(folder),
+        "at": situation.now.isoformat(timespec="seconds"),
         "counts": {state.value: n for state, n in reader.counts().items()},
-        "running": [_running(row) for row in rows if row.state is RunState.RUNNING],
+        "explanations": [asdict(remark) for remark in explain(situation)],
+        "drivers": [driver.model_dump(mode="json") for driver in situation.drivers],
+        "running": [
+            _running(row, row.attempts[-1], situation) for row in rows if row.state is RunState.RUNNING and row.attempts
+        ],
         "failures": [_failure(row) for row in rows if row.state is RunState.FAILED],
         "retries": [_failure(row) for row in rows if row.state is RunState.TODO and row.attempts],
         "suspects": [_suspect(row) for row in rows if row.state is RunState.SUSPECT],
@@ -46,12 +82,14 @@ def suspect_codes(reader: RunReader) -> Counter[str]:
 def print_status(console: Console, document: dict[str, Any]) -> None:
     """The same for people."""
     _line(console, _counts({RunState(state): n for state, n in document["counts"].items()}))
+    now = datetime.fromisoformat(document["at"])
     for attempt in document["running"]:
+        since = told_since(datetime.fromisoformat(attempt["since"]), now)
         _line(
             console,
-            f"Running: {attempt['run_id']} as {attempt['attempt_id']} on {attempt['testbed']}, {attempt['state']} "
-            f"since {attempt['since']}",
+            f"Open: {attempt['run_id']} as {attempt['attempt_id']} on {attempt['testbed']}, {attempt['state']} {since}",
         )
+    print_remarks(console, [Remark(**remark) for remark in document["explanations"]])
     _list(console, "Failed", document["failures"])
     _list(console, "Without a result so far, will be tried again", document["retries"])
     _list_suspects(console, document)
@@ -98,14 +136,39 @@ def _counts(counts: dict[RunState, int]) -> str:
     return f"{n_runs} run{'' if n_runs == 1 else 's'}: {told or 'none'}"
 
 
-def _running(row: RunRow) -> dict[str, Any]:
-    last = row.attempts[-1]
+def print_remarks(console: Console, remarks: Sequence[Remark]) -> None:
+    """Explanations, each with what to do on a line of its own."""
+    for remark in remarks:
+        console.print(_HEADS[Weight(remark.weight)], end="", highlight=False)
+        _line(console, remark.message)
+        for detail in remark.details:
+            _line(console, f"  {detail}")
+        if remark.advice:
+            _line(console, f"  -> {remark.advice}")
+
+
+def _state_since(reader: RunReader, attempt: AttemptRow) -> datetime:
+    """When an attempt got its present state; a renewed lease is none of its changes."""
+    changes = [
+        event.at
+        for event in reader.events(attempt.run_id)
+        if event.attempt_id == attempt.attempt_id
+        and event.state_after is attempt.state
+        and event.state_before is not event.state_after
+    ]
+    return changes[-1] if changes else attempt.updated_at
+
+
+def _running(row: RunRow, last: AttemptRow, situation: Situation) -> dict[str, Any]:
     return {
         "run_id": row.run_id,
         "attempt_id": last.attempt_id,
         "testbed": last.testbed,
         "state": str(last.state),
-        "since": last.updated_at.isoformat(timespec="seconds"),
+        "since": situation.state_since.get(last.attempt_id, last.updated_at).isoformat(timespec="seconds"),
+        "owner": last.owner,
+        "lease_until": last.lease_until.isoformat(timespec="seconds") if last.lease_until else None,
+        "last_sign_at": last.updated_at.isoformat(timespec="seconds"),
     }
 
 
