@@ -219,6 +219,32 @@ def published(
     print(published_report(folder), end="")
 
 
+@app.command()
+def edge(
+    experiment: Annotated[str, typer.Argument(help=_SOURCE_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for text, CSVs and figures.")] = Path("edge_profile"),
+    battery_wh: Annotated[float | None, typer.Option(help="Capacity of a battery: tells how long it lasts.")] = None,
+    duty: Annotated[float, typer.Option(help="Share of the time spent generating, 0 to 1.")] = 1.0,
+    idle_power_w: Annotated[
+        float | None, typer.Option(help="Power between requests; default: the measured idle baseline.")
+    ] = None,
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
+    ] = False,
+) -> None:
+    """Power profile of devices over w*: net power, energy per token, temperature, speed, battery life."""
+    from analysis.edge_command import edge_command
+
+    edge_command(
+        experiment,
+        out=out,
+        battery_wh=battery_wh,
+        duty=duty,
+        idle_power_w=idle_power_w,
+        include_suspect=include_suspect,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

@@ -163,6 +163,7 @@ def _measurements(result: TrialResult) -> Row:
         "start_temp_c": result.start_temp_c,
         "sampler_cpu_s": _sum(meter.cpu_s for meter in result.meters),
         "hardware_sha256": result.node.hardware_sha256,
+        "device": device_name(result),
         "reasons": "; ".join(f"{reason.code}: {reason.message}" for reason in result.reasons),
     }
     if summary is not None:
@@ -179,6 +180,18 @@ def _measurements(result: TrialResult) -> Row:
             "n_gaps": sum(r.n_gaps for r in measured) if measured else None,
             "n_wraps": sum(r.n_wraps for r in measured) if measured else None,
         }
+    if result.conditions is not None:
+        row |= result.conditions.model_dump(
+            include={
+                "max_temp_c",
+                "temp_rise_c",
+                "memory_peak_bytes",
+                "gpu_memory_peak_bytes",
+                "throttled_share",
+            }
+        )
+    if result.steady is not None:
+        row |= {"is_steady": result.steady.is_steady, "steady_s": result.steady.waited_s}
     if work is not None:
         row |= work.model_dump(include={"n_requests", "n_prompt_tokens", "n_output_tokens", "prompt_sha256"})
         row["workload_source"] = work.source
@@ -191,6 +204,14 @@ def _measurements(result: TrialResult) -> Row:
             "model_revision": load.model_revision,
         }
     return row
+
+
+def device_name(result: TrialResult) -> str:
+    """What computed, without its serial number: the GPUs, unless the engine says that it ran on the processor."""
+    settings = result.load.settings if result.load is not None else {}
+    names = sorted({gpu.split(" GPU-")[0].strip() for gpu in result.node.gpus})
+    on_cpu = any(str(settings.get(name, "")).startswith("cpu") for name in ("device", "platform", "backend"))
+    return " + ".join(names) if names and not on_cpu else result.node.cpu_model or result.node.hostname
 
 
 def _headline(readings: list[EnergyReading], phase: Phase, domains: list[str]) -> list[EnergyReading]:

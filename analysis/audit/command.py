@@ -11,17 +11,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from analysis.audit.audit import audit_folder, to_json
 from analysis.audit.audit_table import print_audit
+from analysis.audit.consumer_audit import audit_consumer
+from analysis.audit.consumer_audit import to_json as consumer_json
+from analysis.audit.consumer_files import is_consumer_study
+from analysis.audit.consumer_table import print_consumer
 from analysis.audit.recipe import RECIPES, PublishedRow, published
 from analysis.experiment_runner import find_run_folders
 from contract.errors import LogFormatError, UsageError
 
 
 def audit_command(folder: Path, tables: list[Path], *, as_json: bool, all_runs: bool) -> None:
-    """Audit a folder and print the result.
+    """Audit a folder and print the result; a study with a table of latencies has an audit of its own.
 
     Raises:
         UsageError: there is nothing to audit.
     """
+    if is_consumer_study(folder):
+        study = audit_consumer(folder)
+        if as_json:
+            print(json.dumps(consumer_json(study), indent=1, ensure_ascii=False, allow_nan=False))
+        else:
+            print_consumer(study, Console(highlight=False))
+        return
     with _progress() as bar:
         task = bar.add_task("Reading logs", total=None)
         result = audit_folder(folder, tables=tables, on_run=lambda done, of: bar.update(task, completed=done, total=of))

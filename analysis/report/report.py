@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from analysis.report.ablation_section import ablation_section
 from analysis.report.answer import answer
 from analysis.report.caution import cautions
 from analysis.report.citation_section import citation_section, making_section
@@ -29,8 +30,10 @@ def make_report(source: Source, *, command: str, now: datetime, seed: int) -> Do
     """
     experiment, summary = source.experiment, source.summary
     tests = inference_section(summary, seed, is_audited=source.audit is not None)
+    ablation = ablation_section(summary, seed)
     sections = [
         result_section(summary, phase_table(summary)),
+        *([ablation] if ablation is not None else []),
         tests.section,
         figure_section(summary, source.power),
         design_section(experiment),

@@ -7,6 +7,9 @@ from typing import Protocol
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec, SamplingSpec
 
+NOT_TAKEN = "not_taken"
+"""Key of `LoadReport.settings`: option -> what the engine did in place of it. Any makes the attempt SUSPECT."""
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -40,6 +43,8 @@ class Completion:
         token_ns: when each output token became known; its length may be less than n_output_tokens when several
             arrive together (they share the time), never more. The first is the first-token time.
         finished_ns: when it was complete.
+        engine_prefill_s: how long the engine says that it read the prompt; None where it does not say.
+        engine_decode_s: how long it says that it generated.
     """
 
     request_id: str
@@ -51,6 +56,8 @@ class Completion:
     submitted_ns: int
     token_ns: tuple[int, ...]
     finished_ns: int
+    engine_prefill_s: float | None = None
+    engine_decode_s: float | None = None
 
 
 class Engine(Protocol):

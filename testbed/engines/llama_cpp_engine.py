@@ -18,7 +18,16 @@ from testbed.engines.checks import (
     check_concurrency,
     prompt_too_long,
 )
-from testbed.engines.llama_cpp_settings import ControlSocket, LlamaCppOptions, common_params, read_back, slot_ctx
+from testbed.engines.llama_cpp_log import caught_log, read_load_log
+from testbed.engines.llama_cpp_settings import (
+    ControlSocket,
+    LlamaCppOptions,
+    check_gpu,
+    common_params,
+    gpu_names,
+    read_back,
+    slot_ctx,
+)
 from testbed.engines.model_source import check_model, find_model, require_kind
 from testbed.engines.weights_cache import cache_root, weights_revision
 from testbed.options import parse_options
@@ -43,6 +52,7 @@ class _Answer:
         self.prompt = ""
         self.usage: dict[str, int] = {}
         self.error: dict[str, Any] | None = None
+        self.timings: dict[str, Any] = {}
 
     def take(self, chunk: dict[str, Any]) -> bool:
         """Note a piece; true asks llama.cpp to stop."""
@@ -54,7 +64,8 @@ class _Answer:
             self.texts.append(choice["delta"].get("content") or "")
             self.finish_reason = choice["finish_reason"] or self.finish_reason
         # A piece carries several tokens where one alone is not a whole character; the last may carry none.
-        n_tokens = max(chunk.get("timings", {}).get("predicted_n", 0), self.usage.get("completion_tokens", 0))
+        self.timings = chunk.get("timings", self.timings)
+        n_tokens = max(self.timings.get("predicted_n", 0), self.usage.get("completion_tokens", 0))
         self.token_ns += [now_ns] * (n_tokens - len(self.token_ns))
         return self._stopping.is_set()
 
@@ -94,18 +105,22 @@ class LlamaCppEngine:
         revision = weights_revision(files, cache_root())
         import xllamacpp
 
+        gpus = gpu_names()
+        check_gpu(self._options, gpus)
         self._control = ControlSocket()
         params = common_params(files.path, self._options, model.max_model_len, max_concurrency, self._control)
-        try:
-            self._server = xllamacpp.Server(params)
-        except RuntimeError as error:
-            self.close()
-            raise ModelLoadError(
-                f"llama.cpp could not load {files.path} ({error}). Its own account is in the trial's child.log: a "
-                "damaged file must be fetched again; where memory ran out, lower model.max_model_len, max_concurrency "
-                "or n_gpu_layers.",
-                path=str(files.path),
-            ) from error
+        with caught_log() as log:
+            try:
+                self._server = xllamacpp.Server(params)
+            except RuntimeError as error:
+                self.close()
+                raise ModelLoadError(
+                    f"llama.cpp could not load {files.path} ({error}). Its own account is in the trial's child.log: a "
+                    "damaged file must be fetched again; where memory ran out, lower model.max_model_len, "
+                    "max_concurrency or n_gpu_layers.",
+                    path=str(files.path),
+                ) from error
+            told = read_load_log(log(), has_gpu=bool(gpus))
         props = self._control.get("/props", str(self._server.listening_address))
         self._slot_ctx = slot_ctx(props)
         if model.max_model_len is not None and self._slot_ctx < model.max_model_len:
@@ -126,7 +141,7 @@ class LlamaCppEngine:
             model_revision=revision,
             max_model_len=self._slot_ctx,
             load_s=(time.monotonic_ns() - start_ns) / 1e9,
-            settings=read_back(params, props),
+            settings=read_back(params, props, self._options, told, gpus),
         )
 
     def generate(
@@ -228,6 +243,8 @@ class LlamaCppEngine:
             submitted_ns=submitted_ns,
             token_ns=tuple(answer.token_ns),
             finished_ns=finished_ns,
+            engine_prefill_s=_seconds(answer.timings.get("prompt_ms")),
+            engine_decode_s=_seconds(answer.timings.get("predicted_ms")),
         )
 
     def _refuse_incomplete(self, request: GenerationRequest, answer: _Answer) -> None:
@@ -243,3 +260,7 @@ class LlamaCppEngine:
         n_tokens, wanted = answer.usage["completion_tokens"], request.sampling.max_tokens
         if request.sampling.ignore_eos and n_tokens < wanted:
             raise answer_cut_short(request.request_id, n_tokens, wanted, self._slot_ctx)
+
+
+def _seconds(ms: Any) -> float | None:
+    return float(ms) / 1e3 if isinstance(ms, int | float) and ms >= 0 else None

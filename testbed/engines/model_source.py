@@ -9,13 +9,16 @@ from typing import Literal
 
 from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError
 from contract.trial_spec import ModelSpec
+from testbed.model_pin import pinned_revision
 
 GGUF_MAGIC = b"GGUF"
 
 # Weights as safetensors, and what a tokenizer needs. Pickled weights (.bin, .pth) are left on the hub: loading one
 # may run code.
-_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-_HUB_LEFT_OUT = ["original/*", "onnx/*", "metal/*", "gguf/*"]
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+"""Patterns of the files that are taken from a repository."""
+HUB_LEFT_OUT = ["original/*", "onnx/*", "metal/*", "gguf/*"]
+"""Patterns of files that are not, though they fit `HUB_FILES`."""
 _HUB_TIMEOUT_S = 10.0
 
 
@@ -152,7 +155,7 @@ def _single_gguf(model: ModelSpec, paths: Sequence[Path], place: str) -> ModelFi
     return ModelFiles("gguf", present[0])
 
 
-def _hub_token() -> str | Literal[False]:
+def hub_token() -> str | Literal[False]:
     """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine."""
     return os.environ.get("HF_TOKEN") or False
 
@@ -172,11 +175,11 @@ def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
         # The hub's client itself falls back to its cache where there is no network.
         folder = snapshot_download(
             name,
-            revision=model.revision,
-            token=_hub_token(),
+            revision=model.revision or pinned_revision(name),
+            token=hub_token(),
             local_files_only=local_only,
-            allow_patterns=_HUB_FILES,
-            ignore_patterns=_HUB_LEFT_OUT,
+            allow_patterns=HUB_FILES,
+            ignore_patterns=HUB_LEFT_OUT,
         )
     except (HFValidationError, OSError) as error:  # the client's own errors are OSErrors
         raise _not_on_hub(model, name, error) from error
@@ -202,7 +205,7 @@ def _ask_hub(model: ModelSpec, name: str) -> None:
 
     # Which HTTP library the client is built on has changed before; its error for "no network" is a base of its own.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
-    hub = HfApi(token=_hub_token())
+    hub = HfApi(token=hub_token())
     try:
         hub.auth_check(name)
         hub.model_info(name, revision=model.revision, timeout=_HUB_TIMEOUT_S)

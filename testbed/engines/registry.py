@@ -8,6 +8,9 @@ ENGINES: Registry[Engine] = Registry(
     {
         "vllm": Entry("testbed.engines.vllm_engine:VllmEngine", extra="vllm", module="vllm"),
         "llama_cpp": Entry("testbed.engines.llama_cpp_engine:LlamaCppEngine", extra="llama-cpp", module="xllamacpp"),
+        "transformers": Entry(
+            "testbed.engines.transformers_engine:TransformersEngine", extra="transformers", module="transformers"
+        ),
         "fake": Entry("testbed.engines.fake_engine:FakeEngine"),
     },
 )

@@ -87,13 +87,7 @@ class EnergiBridgeMeter:
         with tempfile.TemporaryDirectory(prefix="energibridge-probe-") as folder:
             out_dir = Path(folder)
             try:
-                done = subprocess.run(
-                    self.wrap(["sleep", "0.5"], out_dir),
-                    capture_output=True,
-                    text=True,
-                    timeout=_PROBE_LIMIT_S,
-                    check=False,
-                )
+                done = _ask(self.wrap(["sleep", "0.5"], out_dir))
                 (out_dir / attempt_folder.CHILD_LOG).write_text(done.stdout + done.stderr)
                 problem = self.explain_exit(done.returncode, out_dir)
                 if problem is not None:
@@ -110,9 +104,7 @@ class EnergiBridgeMeter:
         """What the program says of itself; asked once."""
         if self._version is None:
             try:
-                answer = subprocess.run(
-                    [self._program, "--version"], capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False
-                )
+                answer = _ask([self._program, "--version"])
                 self._version = answer.stdout.strip() or "energibridge (unknown version)"
             except (OSError, subprocess.TimeoutExpired):
                 self._version = "energibridge (unknown version)"
@@ -170,7 +162,10 @@ class EnergiBridgeMeter:
         # Its first row is there within an interval or two; before that nothing of the trial may run.
         while not (log.exists() and log.read_bytes().count(b"\n") >= 2):
             if self._process.poll() is not None or self._clock.monotonic_ns() > end_ns:
-                self._end()
+                returncode = self._end()
+                if returncode < 0:
+                    # Somebody's signal says nothing about whether it can measure here: the run may be tried again.
+                    raise MeterError(f"EnergiBridge was killed by signal {-returncode} before it began to measure.")
                 raise MeterUnavailableError(self._complaint("EnergiBridge did not begin to measure"))
             self._clock.sleep(0.02)
         self._start_s = self._clock.monotonic_ns() / 1e9
@@ -228,6 +223,19 @@ class EnergiBridgeMeter:
         said = (self._out_dir / attempt_folder.ENERGIBRIDGE_SUMMARY).read_text(errors="replace").strip()[-500:]
         hint = advice_on(said)
         return f"{what}. It said: {said or 'nothing'}" if hint is None else f"{what}: {hint}."
+
+
+def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end; once more when somebody killed it, which says nothing about this machine.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it does not end.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
+    if done.returncode < 0:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
+    return done
 
 
 def figure_terms(version: str) -> tuple[EnergyMethod | None, str]:

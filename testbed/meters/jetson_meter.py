@@ -2,23 +2,24 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import get_args
 
-from contract.errors import InvalidOptionError
 from contract.trial_result import EnergyMethod
 from energy.trace import Trace
 from testbed.clock import Clock
 from testbed.meters.base import MeterProbe
-from testbed.meters.jetson_rail import Component, components, find_rails
+from testbed.meters.jetson_rail import Component, check_rail_options, components, find_rails
 from testbed.meters.sampled_meter import SampledMeter
-from testbed.meters.sampler import Reader, Samples, read_each, read_energy
-from testbed.meters.sysfs import is_readable, scaled, text_of
-
-_GPU_NAME = re.compile(r"\.(gpu|g[a-z]\d+b)$")
-"""Devfreq devices such as 17000000.gpu, 17000000.ga10b, 17000000.gv11b, 57000000.gpu."""
+from testbed.meters.sampler import Reader, SamplerThread, Samples, read_each, read_energy
+from testbed.meters.sysfs import gpu_devices, is_readable, scaled, text_of
 
 _PLAUSIBLE_C = (-20.0, 150.0)
+
+_NO_SENSOR = "PMIC"
+"""Beginning of the name of a zone that says 100 degrees whatever it is (Nano, TX2, Xavier: `PMIC-Die`)."""
+
+_MEMINFO = re.compile(r"^(MemTotal|MemAvailable):\s*(\d+) kB", re.MULTILINE)
 
 _HOW = "volt x ampere of an INA3221, which averages some conversions by itself"
 
@@ -39,6 +40,7 @@ class JetsonMeter(SampledMeter):
         thermal: the kernel's thermal folder.
         devfreq: the kernel's devfreq folder.
         gpu_load: files with the GPU's load in thousandths; the first one that answers is read.
+        meminfo: the kernel's account of the memory, which processor and GPU share.
         clock: of the stamps.
 
     Raises:
@@ -62,23 +64,17 @@ class JetsonMeter(SampledMeter):
             "/sys/devices/platform/gpu.0/load",
             "/sys/devices/platform/bus@0/17000000.gpu/load",
         ),
+        meminfo: Path | str = Path("/proc/meminfo"),
         clock: Clock | None = None,
     ) -> None:
         super().__init__(period_s=period_s, clock=clock)
-        if total_rail is not None and added_rails is not None:
-            raise InvalidOptionError("Give the meter jetson either total_rail or added_rails: a total holds them all.")
-        if total_rail is not None and not isinstance(total_rail, str):
-            raise InvalidOptionError(f"The option total_rail is a rail's name, not {total_rail!r}.")
-        if added_rails is not None and not (
-            isinstance(added_rails, Mapping) and added_rails and set(added_rails.values()) <= set(get_args(Component))
-        ):
-            raise InvalidOptionError(
-                f'The option added_rails is such as {{"VDD_GPU_SOC": "gpu", "VDD_CPU_CV": "cpu"}}, not {added_rails!r}.'
-            )
+        check_rail_options(self.name, total_rail, added_rails)
         self._total_rail, self._added_rails = total_rail, added_rails
         self._hwmon, self._iio = Path(hwmon), Path(iio)
         self._thermal, self._devfreq = Path(thermal), Path(devfreq)
         self._gpu_load = [Path(each) for each in gpu_load]
+        self._meminfo = Path(meminfo)
+        self._files: dict[str, tuple[Path, Path]] = {}
         self._components: dict[str, Component] = {}
         self._rails: dict[str, Reader] = {}
         self._fast: dict[str, Reader] = {}
@@ -109,26 +105,30 @@ class JetsonMeter(SampledMeter):
         return components(labels, total_rail=self._total_rail, added_rails=self._added_rails)
 
     def _open(self) -> None:
-        readers = {rail.label: rail.reader() for rail in find_rails(self._hwmon, self._iio)}
+        rails = find_rails(self._hwmon, self._iio)
+        self._files = {rail.label: (rail.voltage_file, rail.current_file) for rail in rails}
+        readers = {rail.label: rail.reader() for rail in rails}
         self._rails = {label: read for label, read in readers.items() if is_readable(read)}
         self._components = self._classify(list(self._rails))
         fast, slow = self._gpu_readers(), self._zone_readers() | self._fan_readers()
+        slow["ram/memory_used_bytes"] = partial(_memory_used_bytes, self._meminfo)
         self._fast = {sensor: read for sensor, read in fast.items() if is_readable(read)}
         self._slow = {sensor: read for sensor, read in slow.items() if is_readable(read)}
 
     def _gpu_readers(self) -> dict[str, Reader]:
-        devices = [each for each in sorted(self._devfreq.glob("*")) if _GPU_NAME.search(each.name)]
+        devices = gpu_devices(self._devfreq)
         loads = [*self._gpu_load, *(each / "device" / "load" for each in devices)]
         readers = {f"gpu:{i}/clock_mhz": scaled(each / "cur_freq", 1e-6) for i, each in enumerate(devices)}
         load = next((each for each in (scaled(file, 1e-3) for file in loads) if is_readable(each)), None)
         return readers | ({"gpu:0/utilisation": load} if load is not None else {})
 
     def _zone_readers(self) -> dict[str, Reader]:
-        zones = sorted(self._thermal.glob("thermal_zone*"))
-        readers = {
-            f"{text_of(zone / 'type') or zone.name}/temp_c": _temperature(scaled(zone / "temp", 1e-3)) for zone in zones
+        names = {zone: text_of(zone / "type") or zone.name for zone in sorted(self._thermal.glob("thermal_zone*"))}
+        return {
+            f"{name}/temp_c": _temperature(scaled(zone / "temp", 1e-3))
+            for zone, name in names.items()
+            if not name.startswith(_NO_SENSOR)
         }
-        return readers
 
     def _fan_readers(self) -> dict[str, Reader]:
         readers = {}
@@ -148,6 +148,11 @@ class JetsonMeter(SampledMeter):
     def _read_slow_gauges(self) -> Mapping[str, float]:
         return read_each(self._slow, self._missed)
 
+    def _warnings(self, sampler: SamplerThread) -> tuple[str, ...]:
+        # Which file it was helps more than which rail: it says whether a driver went, or one channel.
+        gone = [str(file) for label in self._rails for file in self._files[label] if not is_readable(scaled(file, 1.0))]
+        return (*super()._warnings(sampler), *([f"cannot be read any more: {', '.join(gone)}"] if gone else ()))
+
     def _trace(self, sensor: str, samples: Samples) -> Trace:
         component = self._components[sensor]
         is_added = component != "part"
@@ -164,6 +169,15 @@ class JetsonMeter(SampledMeter):
             "rails_in_sum": ", ".join(added),
             "gauges": ", ".join([*self._fast, *self._slow]),
         }
+
+
+def _memory_used_bytes(meminfo: Path) -> float:
+    """What is not available to a new process: MemTotal less MemAvailable of proc(5)."""
+    found = dict(_MEMINFO.findall(meminfo.read_text()))
+    try:
+        return (int(found["MemTotal"]) - int(found["MemAvailable"])) * 1024.0
+    except KeyError as error:
+        raise OSError(f"{meminfo} has no {error}") from error
 
 
 def _temperature(read: Reader) -> Reader:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from contract.errors import InvalidOptionError
 from testbed.meters.sampler import Reader
 from testbed.meters.sysfs import read_number, text_of
 
@@ -103,6 +104,29 @@ def components(
     if total is not None:
         return {label: "system" if label == total else "part" for label in labels}
     return {label: DISJOINT_RAILS.get(label, "part") for label in labels}
+
+
+def check_rail_options(meter: str, total_rail: object, added_rails: object) -> None:
+    """See that the options of a Jetson's meter make sense before anything is measured.
+
+    Args:
+        meter: its name, for the message.
+        total_rail: as given; None: not given.
+        added_rails: as given; None: not given.
+
+    Raises:
+        InvalidOptionError: both at once, or one that is no rail's name or no component.
+    """
+    if total_rail is not None and added_rails is not None:
+        raise InvalidOptionError(f"Give the meter {meter} either total_rail or added_rails: a total holds them all.")
+    if total_rail is not None and not isinstance(total_rail, str):
+        raise InvalidOptionError(f"The option total_rail is a rail's name, not {total_rail!r}.")
+    if added_rails is not None and not (
+        isinstance(added_rails, Mapping) and added_rails and set(added_rails.values()) <= set(get_args(Component))
+    ):
+        raise InvalidOptionError(
+            f'The option added_rails is such as {{"VDD_GPU_SOC": "gpu", "VDD_CPU_CV": "cpu"}}, not {added_rails!r}.'
+        )
 
 
 def _is_rail(rail: Rail) -> bool:

@@ -10,8 +10,11 @@ from testbed.meters.registry import METERS
 from testbed.registry import Registry
 
 AUTO = "auto"
-NATIVE = ("rapl", "nvml", "jetson")
+NATIVE = ("rapl", "nvml", "jetson", "tegrastats")
 """Those that are there are taken together: processor and GPU of a PC or server, or the rails of a Jetson."""
+
+FALLBACKS = {"tegrastats": "jetson"}
+"""Meter -> the one that reads the same sensors directly, and is taken alone where it can."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class MeterSelector:
         for names in (("energibridge",), NATIVE):
             available = []
             for each in names:
+                if FALLBACKS.get(each) in available:
+                    reasons[each] = f"The meter {FALLBACKS[each]} reads the same sensors."
+                    continue
                 probe = self._probe(each, spec)
                 if probe.available:
                     available.append(each)
@@ -76,7 +82,7 @@ class MeterSelector:
         known = self._probes.get(key)
         if known is None or (look_again and not known.available):
             try:
-                self._probes[key] = self._meters.create(name, period_s=spec.period_s, **options).probe()
+                self._probes[key] = self._meters.create_from_spec(name, options, period_s=spec.period_s).probe()
             except TypeError as error:  # a factory's complaint about an unknown option, or one of a wrong type
                 raise InvalidOptionError(
                     f"The options of the meter {name!r} do not fit: {error}.", meter=name

@@ -1,12 +1,16 @@
 """Reading the kernel's one-value files."""
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 
 from testbed.meters.sampler import Reader
 
 _MAX_BYTES = 64
+
+_GPU_NAME = re.compile(r"\.(gpu|g[a-z]\d+b)$")
+"""Devfreq devices such as 17000000.gpu, 17000000.ga10b, 17000000.gv11b, 57000000.gpu."""
 
 
 def read_number(path: Path | str) -> float:
@@ -45,6 +49,15 @@ def text_of(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def gpu_devices(devfreq: Path) -> list[Path]:
+    """A Jetson's GPUs among the devfreq devices, in the order that numbers them: gpu:0 first.
+
+    Args:
+        devfreq: the kernel's devfreq folder.
+    """
+    return [each for each in sorted(devfreq.glob("*")) if _GPU_NAME.search(each.name)]
 
 
 def is_readable(read: Reader) -> bool:

@@ -15,11 +15,13 @@ class WorkItem:
         item_id: stable id of the item in its source, such as `BoolQ-12`.
         messages: chat messages, each {"role": ..., "content": ...}.
         gold_label: the right answer in the task's own words, or None where there is none.
+        n_output_tokens: tokens to generate, no more and no fewer; None: as the trial's sampling says.
     """
 
     item_id: str
     messages: tuple[dict[str, str], ...]
     gold_label: str | None
+    n_output_tokens: int | None = None
 
 
 @dataclass(frozen=True)

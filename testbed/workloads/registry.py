@@ -8,6 +8,8 @@ WORKLOADS: Registry[Workload] = Registry(
     {
         # No extra here: a folder or the sample needs no package. The hub does, and the reader says so itself.
         "superglue": Entry("testbed.workloads.superglue_workload:SuperGlueWorkload"),
+        "prompt_suite": Entry("testbed.workloads.prompt_suite_workload:PromptSuiteWorkload"),
+        "length_sweep": Entry("testbed.workloads.length_sweep:LengthSweepWorkload"),
         "fake": Entry("testbed.workloads.fake_workload:FakeWorkload"),
     },
 )

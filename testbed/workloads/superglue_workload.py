@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from contract.errors import InvalidOptionError, WorkloadNotFoundError
+from contract.errors import WorkloadNotFoundError
 from contract.trial_result import TaskScore
 from contract.units import sha256_of
 from scoring.label import read_label
@@ -44,9 +44,8 @@ class SuperGlueOptions(PartOptions):
     template: Template = "explain"
     """`explain` asks for reasons as well, `short` for the bare answer."""
     source: Literal["auto", "folder", "hub", "sample"] = "auto"
-    """`auto`: the folder if one is given, else the hub. Never the sample unless it is asked for."""
-    folder: str | None = None
-    """Folder of JSONL files on the testbed; None: what `testbed serve --superglue-dir` says."""
+    """`folder`: the one that the testbed was started with (`--superglue-dir`); `auto`: that if there is one, else the
+    hub. Never the sample unless it is asked for."""
     hub_revision: str = Field(default=HUB_REVISION, min_length=1)
     """Revision on the Hugging Face hub."""
 
@@ -70,7 +69,8 @@ class SuperGlueWorkload:
     Python, and fewer items are the beginning of more.
 
     Args:
-        environ: where the default folder is looked up; None: the process's environment.
+        folder: of JSONL files; None: what the environment says. The testbed's to choose, never a spec's.
+        environ: where the folder is looked up; None: the process's environment.
         load_dataset: what fetches from the hub; None: the package `datasets`.
         **options: see `SuperGlueOptions`.
 
@@ -82,17 +82,18 @@ class SuperGlueWorkload:
     name = "superglue"
 
     def __init__(
-        self, *, environ: Mapping[str, str] | None = None, load_dataset: LoadDataset | None = None, **options: Any
+        self,
+        *,
+        folder: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        load_dataset: LoadDataset | None = None,
+        **options: Any,
     ) -> None:
         self._options = parse_options("workload", self.name, SuperGlueOptions, options)
         self._task = find_task(self._options.task)
+        self._folder = folder
         self._environ = os.environ if environ is None else environ
         self._load_dataset = load_dataset
-        if self._options.folder is not None and self._options.source in ("hub", "sample"):
-            raise InvalidOptionError(
-                f"Option 'folder' contradicts source {self._options.source!r}. Leave one of them out.",
-                workload=self.name,
-            )
 
     def prepare(self) -> PreparedWorkload:
         """See `Workload`."""
@@ -134,7 +135,7 @@ class SuperGlueWorkload:
 
     def _read(self) -> tuple[str, ItemSet]:
         wanted = self._options.source
-        folder = self._options.folder or self._environ.get(FOLDER_VARIABLE)
+        folder = self._folder or self._environ.get(FOLDER_VARIABLE)
         if wanted == "sample":
             return "sample", read_sample(self._task)
         if wanted == "folder" and not folder:

@@ -14,7 +14,7 @@ from contract.trial_result import ArtifactRef, AttemptStatus, Capability, NodeId
 from contract.trial_spec import DeadlineSpec, EngineSpec, MeterSpec, ModelSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_VERSION
 from testbed import attempt_folder
-from testbed.attempt_folder import ChildRecord, write_atomic
+from testbed.attempt_folder import ChildRecord
 from testbed.attempt_store import AttemptStore
 from testbed.clock import SystemClock
 from testbed.launcher import Launcher
@@ -38,8 +38,9 @@ IDENTITY = NodeIdentity(
 def spec(
     *, run_id: str = "run_0_repetition_0", lifetime: str = "trial", meter: str = "auto", **options: Any
 ) -> TrialSpec:
-    """A trial of the double; `load_s`, `total_s` and `model` are taken out of the options."""
-    deadline = DeadlineSpec(load_s=options.pop("load_s", 60.0), total_s=options.pop("total_s", 60.0))
+    """A trial of the double; `model` and the names of `DeadlineSpec` are taken out of the options."""
+    limits = {name: options.pop(name) for name in DeadlineSpec.model_fields if name in options}
+    deadline = DeadlineSpec(**{"load_s": 60.0, "total_s": 60.0, **limits})
     model = options.pop("model", "fake")
     return TrialSpec(
         experiment="test",
@@ -77,7 +78,7 @@ def collect(
     elif isinstance(failure, DeadlineExceededError):
         state = AttemptState.TIMED_OUT
     (folder / "data.bin").write_bytes(bytes(range(256)) * 4)
-    result = TrialResult(
+    return TrialResult(
         protocol_version=PROTOCOL_VERSION,
         attempt_id=attempt_id,
         run_id=spec.run_id,
@@ -89,8 +90,6 @@ def collect(
         node=node,
         artifacts=[ArtifactRef(name="data.bin", size_bytes=1024, sha256="0" * 64)],
     )
-    write_atomic(folder / attempt_folder.RESULT, result)
-    return result
 
 
 class Thermometer:
@@ -105,7 +104,7 @@ def check(spec: TrialSpec) -> None:
 
 def make_node(data_dir: Path, *, keep: int = 50, **changes: Any) -> TestbedNode:
     """A node of doubles; `changes` replace parts, or arguments of the launcher."""
-    names = ("runner_command", "wrapping_meter", "idle_s", "grace_s")
+    names = ("runner_command", "wrapping_meter", "idle_s", "grace_s", "reclaimer")
     launcher_options = {"runner_command": [sys.executable, str(CHILD)]}
     launcher_options |= {name: changes.pop(name) for name in names if name in changes}
     root = str(CHILD.parents[2])

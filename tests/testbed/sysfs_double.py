@@ -62,12 +62,14 @@ def jetson(folder: Path, chips: Mapping[str, Mapping[str, tuple[int, int]]] = AG
     put(folder / "devfreq" / "17000000.gpu" / "cur_freq", 1_300_500_000)
     put(folder / "devfreq" / "15340000.vic" / "cur_freq", 729_600_000)
     put(folder / "gpu.0" / "load", 853)
+    put(folder / "meminfo", "MemTotal:       7990272 kB\nMemFree:         123456 kB\nMemAvailable:   3990272 kB")
     return {
         "hwmon": hwmon,
         "iio": folder / "none",
         "thermal": folder / "thermal",
         "devfreq": folder / "devfreq",
         "gpu_load": [folder / "platform" / "gpu.0" / "load", folder / "gpu.0" / "load"],
+        "meminfo": folder / "meminfo",
     }
 
 

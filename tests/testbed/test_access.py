@@ -75,6 +75,19 @@ def test_liveness_is_never_refused() -> None:
     assert TestClient(guard, client=("10.0.0.9", 50000)).get(routes.LIVE).status_code == 200
 
 
+def test_guessing_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    now = Now()
+    guard = Guard(inner, TOKEN, now_s=now)
+    assert ask(now, guard, TOKEN).status_code == 200  # from now on this address is not refused unseen
+    for index in range(10 * MAX_FAILURES):
+        ask(now, guard, f"guess-{index}")
+    lines = [record.getMessage() for record in caplog.records if record.name == "testbed.http_guard"]
+    assert lines == ["A request from 10.0.0.9 was refused: its token is missing or wrong"] * 2
+    now.s += WINDOW_S
+    ask(now, guard, "guess")
+    assert len([record for record in caplog.records if record.name == "testbed.http_guard"]) == 3
+
+
 def test_failures_are_kept_in_bounded_memory() -> None:
     failed = FailedLogins(Now())
     for index in range(25_000):

@@ -1,7 +1,6 @@
 """From an attempt's files to its result."""
 
 import csv
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from contract.attempt_state import AttemptState
 from contract.errors import ChildDiedError, DeadlineExceededError, ModelNotFoundError
 from contract.trial_result import (
     EnergyMethod,
+    LoadReport,
     MeterCost,
     NodeIdentity,
     Phase,
@@ -100,7 +100,7 @@ def write(folder: Path, record: ChildRecord | None = RECORD, *, watts: float | N
 def run(folder: Path, **changes: object) -> TrialResult:
     terms: dict[str, object] = {"attempt_id": "a", "spec": SPEC, "node": NODE, "started_at": AT, "finished_at": AT}
     result = collect(folder, **terms | changes)  # type: ignore[arg-type]
-    assert TrialResult.model_validate_json((folder / "result.json").read_text()) == result
+    assert TrialResult.model_validate_json(result.model_dump_json()) == result
     return result
 
 
@@ -267,6 +267,27 @@ def test_the_childs_own_reasons_are_kept(tmp_path: Path) -> None:
     assert (result.state, result.reasons) == (AttemptState.SUSPECT, [reason])
 
 
+def test_an_engine_option_that_did_not_take_doubts_the_result(tmp_path: Path) -> None:
+    settings = {"not_taken": {"n_gpu_layers": "11 was asked for, llama.cpp took 0"}, "n_threads": 1}
+    load = LoadReport(
+        engine="llama_cpp",
+        engine_version="1",
+        model_name="m",
+        model_source="fake:m",
+        model_revision="r",
+        load_s=1.0,
+        settings=settings,  # type: ignore[arg-type]
+    )
+    result = run(write(tmp_path, RECORD.model_copy(update={"load": load})))
+    assert result.state is AttemptState.SUSPECT
+    assert [(reason.code, reason.message) for reason in result.reasons] == [
+        ("engine_setting", "Engine option n_gpu_layers: 11 was asked for, llama.cpp took 0.")
+    ]
+    assert result.summary is not None and result.summary.energy_j == pytest.approx(500.0)
+    taken = load.model_copy(update={"settings": {"not_taken": {}}})
+    assert run(write(tmp_path, RECORD.model_copy(update={"load": taken}))).state is AttemptState.SUCCEEDED
+
+
 def test_the_childs_error_ends_the_attempt_and_keeps_the_evidence(tmp_path: Path) -> None:
     error = ModelNotFoundError("No model there. Download it.", source="path:/x").body()
     result = run(write(tmp_path, RECORD.model_copy(update={"error": error, "workload": None, "phases": []})))
@@ -304,4 +325,3 @@ def test_only_evidence_is_listed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     names = {artifact.name for artifact in run(tmp_path).artifacts}
     assert names == {"record.json", "request_energy.csv", "requests.jsonl", "trace_rapl.csv"}
-    assert json.loads((tmp_path / "result.json").read_text())["attempt_id"] == "a"

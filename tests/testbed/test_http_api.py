@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -14,15 +15,20 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 
 from contract import routes
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
+from contract.security_headers import security_headers
 from contract.trial_result import AttemptStatus, CheckReport, NodeInfo, TelemetrySample, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
+from testbed.failed_logins import FailedLogins
 from testbed.http_api import create_app
 from testbed.node import TestbedNode
+from testbed.prometheus import exposition
+from tests.contract.examples import EXAMPLES
 from tests.testbed.node_doubles import make_node, spec, wait_final
 
 TOKEN = "a-token-for-tests-only"
@@ -123,6 +129,7 @@ class TestAccess:
             ("DELETE", attempt),
             ("GET", f"{attempt}/result"),
             ("GET", f"{attempt}/artifacts/x"),
+            ("GET", f"{attempt}/artifacts?name=x"),
             ("POST", f"{attempt}/acknowledgement"),
             ("GET", routes.TELEMETRY),
             ("GET", "/v1/openapi.json"),
@@ -135,6 +142,14 @@ class TestAccess:
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert TOKEN not in answer.text
             assert client.get(routes.LIVE).json() == {"live": True}
+
+    def test_so_does_every_route_that_there_will_be(self, client: httpx.Client, url: str) -> None:
+        surface = client.get("/v1/openapi.json").json()["paths"]
+        asked = [(method, path) for path, methods in surface.items() for method in methods if path != routes.LIVE]
+        assert len(asked) >= 11
+        for method, path in asked:
+            answer = httpx.request(method, url + re.sub(r"{\w+}", "a1", path))
+            error(answer, 401, "unauthorized")
 
     @pytest.mark.parametrize("version", [None, "0", "999", "", "1.0", "x" * 500])
     def test_another_protocol_version_is_refused(self, url: str, version: str | None) -> None:
@@ -205,6 +220,25 @@ class TestArtifacts:
             assert part.content == whole.content[start:end]
             assert part.headers["content-range"] == f"bytes {start}-{end - 1}/1024"
 
+    def test_several_at_once_one_after_the_other(self, client: httpx.Client) -> None:
+        alone = client.get("/v1/attempts/a1/artifacts/data.bin").content
+        both = client.get("/v1/attempts/a1/artifacts", params={"name": ["data.bin", "data.bin"]})
+        assert both.content == alone + alone
+
+    @pytest.mark.parametrize(
+        ("names", "status", "code"),
+        [
+            (["data.bin", "spec.json"], 404, "attempt_not_found"),
+            (["data.bin", "../a1/data.bin"], 422, "invalid_request"),
+            ([], 422, "invalid_request"),
+            (["data.bin"] * 4200, 422, "invalid_request"),
+        ],
+    )
+    def test_several_at_once_that_are_not_to_be_had(
+        self, client: httpx.Client, names: list[str], status: int, code: str
+    ) -> None:
+        error(client.get("/v1/attempts/a1/artifacts", params={"name": names}), status, code)
+
     @pytest.mark.parametrize("header", ["bytes=1024-", "bytes=9-3", "bytes=0-1,5-6", "lines=1-2", "bytes=", "x"])
     def test_impossible_ranges(self, client: httpx.Client, header: str) -> None:
         answer = client.get("/v1/attempts/a1/artifacts/data.bin", headers={"Range": header})
@@ -261,6 +295,34 @@ def test_many_long_polls_leave_room_for_others(client: httpx.Client, url: str) -
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", routes.LIVE, 200),
+        ("GET", routes.NODE, 200),
+        ("GET", routes.METRICS, 200),
+        ("GET", "/v1/openapi.json", 200),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/v1/attempts/a1", 422),
+    ],
+)
+def test_answers_tell_browsers_to_keep_nothing_and_run_nothing(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    for name, value in security_headers().items():
+        assert answer.headers.get_list(name) == [value]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_even_refusals_and_faults_carry_them(client: httpx.Client, url: str, node: TestbedNode) -> None:
+    node.info = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    for answer in (httpx.get(url + routes.NODE), client.get(routes.NODE)):
+        assert answer.status_code in (401, 500)
+        assert {name: answer.headers.get(name) for name in security_headers()} == security_headers()
+
+
 def test_importing_it_imports_no_engine() -> None:
     code = (
         "import sys, testbed.http_api, testbed.cli, testbed.server;"
@@ -270,15 +332,58 @@ def test_importing_it_imports_no_engine() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_metrics_for_a_monitoring_system(client: httpx.Client, url: str) -> None:
-    put(client, "a1", spec(sleep_s=0.1))
-    end_s = time.monotonic() + 30
-    while 'joulebed_attempts_total{state="SUCCEEDED"} 1.0' not in (text := scrape(url).text):
-        assert time.monotonic() < end_s, text
-        time.sleep(0.05)
-    assert "joulebed_attempt_running 0.0" in text
-    assert "joulebed_disk_free_bytes" in text
-    assert httpx.get(f"{url}{routes.METRICS}").status_code == 401
+class TestMetrics:
+    def test_of_a_trial(self, client: httpx.Client, url: str) -> None:
+        before = samples(url)
+        assert before["joulebed_attempts_total", "SUCCEEDED"] == 0.0
+        assert not [name for name, _ in before if name.startswith("joulebed_last_trial")]
+        put(client, "a1", spec(sleep_s=0.1))
+        end_s = time.monotonic() + 30
+        while (now := samples(url))["joulebed_attempts_total", "SUCCEEDED"] != 1.0:
+            assert time.monotonic() < end_s, now
+            time.sleep(0.05)
+        assert now["joulebed_attempt_running", ""] == 0.0
+        assert now["joulebed_attempt_state", "MEASURING"] == 0.0
+        assert now["joulebed_attempts_total", "FAILED"] == 0.0
+        assert 0 < now["joulebed_disk_free_bytes", ""] < now["joulebed_disk_size_bytes", ""]
+        assert now["joulebed_temperature_celsius", "cpu"] == 41.5
+        assert abs(now["joulebed_time_seconds", ""] - time.time()) < 60
+        assert abs(now["joulebed_last_trial_end_time_seconds", ""] - time.time()) < 60
+
+    def test_of_a_running_one(self, client: httpx.Client, url: str) -> None:
+        put(client, "a1", spec(sleep_s=30.0))
+        end_s = time.monotonic() + 30
+        while (now := samples(url))["joulebed_attempt_state", "MEASURING"] != 1.0:
+            assert time.monotonic() < end_s, now
+            time.sleep(0.05)
+        assert now["joulebed_attempt_running", ""] == 1.0
+        client.delete("/v1/attempts/a1")
+
+    def test_of_wrong_tokens(self, url: str) -> None:
+        for _ in range(3):
+            assert httpx.get(f"{url}{routes.METRICS}").status_code == 401
+        assert samples(url)["joulebed_auth_failures_total", ""] == 3.0
+
+    def test_energy_never_goes_without_its_method(self, node: TestbedNode) -> None:
+        result = EXAMPLES["trial_result"]
+        assert isinstance(result, TrialResult) and result.summary is not None
+        node.last_result = lambda: result  # type: ignore[method-assign]
+        text = exposition(node, FailedLogins(time.monotonic)).decode()
+        (line,) = [line for line in text.splitlines() if line.startswith("joulebed_last_trial_energy_joules{")]
+        assert f'method="{result.summary.method.value}"' in line
+        assert line.endswith(f" {result.summary.energy_j}")
+
+
+def samples(url: str) -> dict[tuple[str, str], float]:
+    """(name, value of its one label or nothing) -> value, by Prometheus' own parser."""
+    found = {}
+    for family in text_string_to_metric_families(scrape(url).text):
+        assert family.documentation and family.type != "unknown", family.name
+        for sample in family.samples:
+            label = next(iter(sample.labels.values())) if len(sample.labels) == 1 else ""
+            assert (sample.name, label) not in found
+            found[sample.name, label] = sample.value
+    return found
 
 
 def scrape(url: str) -> httpx.Response:

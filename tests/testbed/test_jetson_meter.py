@@ -126,6 +126,7 @@ def test_conditions_come_in_their_units_and_a_zone_that_is_off_is_left_out(tmp_p
             "cpu-thermal/temp_c": 47.5,
             "gpu-thermal/temp_c": 45.0,
             "pwm_tach/fan_rpm": 1800.0,
+            "ram/memory_used_bytes": 4_000_000 * 1024.0,
         }
     )
 
@@ -139,6 +140,7 @@ def test_a_rail_that_fails_costs_its_own_samples_only(tmp_path: Path) -> None:
     sizes = {trace.domain: trace.values.size for trace in report.traces}
     assert sizes.pop("VDDQ_VDD2_1V8AO") == 1 and min(sizes.values()) >= 3
     assert report.warnings and report.warnings[0].startswith("VDDQ_VDD2_1V8AO: ")
+    assert str(tmp_path / "hwmon" / "hwmon4" / "curr2_input") in report.warnings[1]
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,25 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from contract.attempt_state import AttemptState
 from contract.trial_result import AttemptStatus, NodeInfo, TrialResult
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from testbed.child_process import process_identity
+from testbed.doctor import is_disk_full, print_node
 
 TOKEN = "a-token-for-tests-only"
 
@@ -256,7 +260,7 @@ class TestDoctor:
         answer = run("doctor", "--json")
         assert answer.returncode == 0, answer.stderr
         info = NodeInfo.model_validate_json(answer.stdout)
-        assert {"engine", "meter", "workload"} == {capability.seam for capability in info.capabilities}
+        assert {"engine", "meter", "workload", "actuator"} == {capability.seam for capability in info.capabilities}
         for capability in info.capabilities:
             assert capability.available or capability.message, f"{capability.name} does not say how to mend it"
 
@@ -265,3 +269,14 @@ class TestDoctor:
         assert answer.returncode == 0, answer.stderr
         for word in ("fake", "superglue", "processor", "temperatures"):
             assert word in answer.stdout
+
+
+def test_doctor_tells_of_the_disk(tmp_path: Path) -> None:
+    answer = run("doctor", "--data-dir", str(tmp_path / "not-there-yet"), "--json")
+    info = NodeInfo.model_validate_json(answer.stdout)
+    assert info.disk_total_bytes == shutil.disk_usage(tmp_path).total
+    full = info.model_copy(update={"disk_free_bytes": 2**29})
+    assert is_disk_full(full) and not is_disk_full(info.model_copy(update={"disk_free_bytes": 2**31}))
+    text = StringIO()
+    print_node(Console(file=text, width=200), full, [])
+    assert "0.5 GiB free for attempts" in text.getvalue() and "--data-dir" in text.getvalue()
