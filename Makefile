@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` runs the main job, `make test` runs all checks.
+# Two commands: `make quickstart` runs the main job, `make test` runs all checks. `make faults` breaks everything.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,10 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend c
 # Compile once at the installation: halves every start of a trial's process.
 INSTALL := UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --python $(BIN)/python $(TORCH) -c constraints.txt
 
-.PHONY: quickstart test check clean
+# What `make faults` draws the kills, their instants and the network's faults from.
+SEED ?= 1
+
+.PHONY: quickstart test check faults clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/orchestrator run runnerconfig/quickstart.py --local
@@ -25,6 +28,10 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest
+
+# The fault suite at full size (docs/reliability.md): prints its figures, and fails where anything was lost.
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --trials 200 --kills 100 --latency-s 2 --partition-s 60 --seed $(SEED)
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -43,7 +43,7 @@ from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
 
 SMALL_ROWS = 100
-LIMIT_MS = 20.0
+LIMIT_MS = 15.0
 
 
 class FakeConfig(RunnerConfig):

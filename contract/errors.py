@@ -126,6 +126,14 @@ class TestbedBusyError(JouleBedError):
     __test__ = False  # not a pytest class
 
 
+class DeviceNotRestoredError(TestbedBusyError):
+    """An earlier trial's setting of a device could not be undone: nothing is measured until a person mended it, and
+    the message says how. A campaign waits, as for any busy testbed."""
+
+    code = "device_not_restored"
+    http_status = 503
+
+
 class TestbedUnreachableError(JouleBedError):
     """No answer from the testbed."""
 
@@ -143,6 +151,20 @@ class TestbedRestartedError(JouleBedError):
     retryable = True
 
     __test__ = False
+
+
+class StorageError(JouleBedError):
+    """The testbed's data folder cannot be written: read-only, or its disk fails. A person has to look."""
+
+    code = "storage"
+    http_status = 507
+    retryable = True
+
+
+class DiskFullError(StorageError):
+    """The testbed's disk is full; the message says how to make room."""
+
+    code = "disk_full"
 
 
 class ArtifactCorruptError(JouleBedError):
@@ -221,6 +243,20 @@ class MeterError(JouleBedError):
     retryable = True
 
 
+class ActuatorUnavailableError(JouleBedError):
+    """A setting was asked for that this machine forbids, or has no device for; nothing was touched."""
+
+    code = "actuator_unavailable"
+    http_status = 422
+
+
+class ActuatorError(JouleBedError):
+    """A device refused a setting, or does not answer. What was set is put back."""
+
+    code = "actuator"
+    retryable = True
+
+
 class LogFormatError(JouleBedError):
     """A log cannot be read; `detail` names file and line."""
 
@@ -234,8 +270,24 @@ class ChildDiedError(JouleBedError):
     retryable = True
 
 
+class MemoryExhaustedError(JouleBedError):
+    """The machine's or the GPU's memory ran out; `detail.memory` says which, where it is known.
+
+    Not retried: the same trial needs the same memory again.
+    """
+
+    code = "out_of_memory"
+
+
+class DeviceError(JouleBedError):
+    """The GPU, or its driver, failed under the trial; `detail` has the words that say so."""
+
+    code = "device_error"
+    retryable = True
+
+
 class DeadlineExceededError(JouleBedError):
-    """A phase, or the whole trial, took longer than its limit."""
+    """A phase, or the whole trial, took longer than its limit; `detail.deadline` names the limit."""
 
     code = "deadline_exceeded"
     retryable = True

@@ -167,6 +167,60 @@ class MeterCost(WireModel):
     """CPU seconds per measured second, `cpu_s / window_s`: 0.01 is 1 % of one core."""
 
 
+class SettingTaken(WireModel):
+    """What a device was set to for the trial: wanted, taken, still so at the end, and put back."""
+
+    actuator: Identifier
+    domain: str
+    """The device, as the meters name it."""
+    wanted: dict[str, float]
+    """Quantity -> value of the spec."""
+    taken: dict[str, float | None] = Field(default_factory=dict)
+    """Read back from the device right after it was set. None: the device does not tell; see `note`."""
+    at_end: dict[str, float | None] = Field(default_factory=dict)
+    """Read back when the measured phase had ended, before anything was put back; empty where it was not read."""
+    original: dict[str, JsonValue] = Field(default_factory=dict)
+    """What was found before, and is put back."""
+    switch_s: Seconds | None = None
+    """How long setting and reading back took; before the baseline, so not in any measured phase."""
+    is_restored: bool = False
+    """Whether the trial's own process put it back. False where it died: then the testbed, or the watchdog, does."""
+    note: str = ""
+
+
+class SteadyReport(WireModel):
+    """How the warm-up until a steady state ended: see `SteadySpec`."""
+
+    is_steady: bool
+    """False: the stated time was over first."""
+    rule: Literal["temperature", "power", "time"]
+    """What was looked at; `time`: there was neither a thermometer nor a meter that tells power meanwhile."""
+    waited_s: Seconds
+    n_requests: int = Field(ge=0)
+    slope_c_per_min: float | None = None
+    """Of the last window."""
+    power_share: float | None = None
+    """Difference of the last window's halves over their mean."""
+
+
+class Conditions(WireModel):
+    """How hot the device became, what memory it took, and whether it was slowed down. None: not measured."""
+
+    max_temp_c: float | None = None
+    """Highest reading of the measured phase, of the thermometer and of the meters' gauges."""
+    max_temp_sensor: str = ""
+    temp_rise_c: float | None = None
+    """The same sensor's highest reading less that at the start of the trial."""
+    memory_peak_bytes: int | None = Field(default=None, ge=0)
+    """Most that the trial's process held at once since it was started, in the machine's memory (resident)."""
+    gpu_memory_peak_bytes: int | None = Field(default=None, ge=0)
+    """Most that was in use of a GPU during the measured phase, by anyone; the fullest one."""
+    system_memory_peak_bytes: int | None = Field(default=None, ge=0)
+    """Most that was in use of the machine's memory during the measured phase; of a Jetson, the GPU's too."""
+    throttled_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the measured phase's samples in which the driver slowed a device down; the worst one."""
+
+
 class ArtifactRef(WireModel):
     """A file that belongs to the attempt."""
 
@@ -220,6 +274,12 @@ class TrialResult(WireModel):
     load: LoadReport | None = None
     meters: list[MeterCost] = Field(default_factory=list)
     """What each meter cost."""
+    settings: list[SettingTaken] = Field(default_factory=list)
+    """What each actuator did; empty where none was asked for."""
+    steady: SteadyReport | None = None
+    """None where no steady state was asked for."""
+    conditions: Conditions | None = None
+    """None where the trial did not come to its measured phase."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 
@@ -239,6 +299,8 @@ class AttemptStatus(WireModel):
     """In the current phase; 0 when not known."""
     error: ErrorBody | None = None
     updated_at: datetime
+    result: TrialResult | None = None
+    """Of an attempt that is over, where it was asked to be brought along; it saves a request."""
 
 
 class TemperatureReading(WireModel):
@@ -251,7 +313,7 @@ class TemperatureReading(WireModel):
 class Capability(WireModel):
     """An implementation behind a seam, and whether it can be used here."""
 
-    seam: Literal["engine", "meter", "workload"]
+    seam: Literal["engine", "meter", "workload", "actuator"]
     name: Identifier
     available: bool
     message: str = ""
@@ -268,6 +330,9 @@ class NodeInfo(WireModel):
     temperatures: list[TemperatureReading]
     """Now; empty where the machine has no readable sensor."""
     running_attempt_id: Identifier | None = None
+    disk_free_bytes: int | None = Field(default=None, ge=0)
+    """Where attempts are kept; None where no testbed runs."""
+    disk_total_bytes: int | None = Field(default=None, ge=0)
 
 
 class CheckRequest(WireModel):

@@ -3,11 +3,14 @@
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
 
 ClockMhz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+DomainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
+"""Names a device, and part of a file's name: no separators, no leading dot."""
 
 
 class ModelSpec(WireModel):
@@ -38,6 +41,9 @@ class EngineSpec(WireModel):
     max_concurrency: int | None = Field(default=None, gt=0)
     """Requests in flight that the engine is loaded for; None: the workload's concurrency. Set it to let warm
     trials of different concurrency share one engine under equal conditions."""
+    memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Memory of a smaller device that is simulated: what the engine may take of the GPU, or of the machine where it
+    runs on processors. What does not fit fails with `out_of_memory`, and is not tried again."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """Engine's own options; an unknown one is an error."""
 
@@ -79,13 +85,54 @@ class MeterSpec(WireModel):
     from the samples of the measured phase, never set."""
 
 
+class ActuatorSpec(WireModel):
+    """A setting of a device that holds for the trial: a clock, a power limit, a fan. Put back afterwards."""
+
+    name: Identifier
+    """Registry name: `nvml_clock`, `nvml_power_limit`, `devfreq`, `fan`, `simulated`."""
+    domain: DomainName
+    """Which device, named as the meters name it: `gpu:0`, `fan:0`."""
+    setting: dict[Identifier, float] = Field(min_length=1)
+    """Quantity -> wanted value, such as `{"clock_mhz": 1005}`. One that the device does not have is refused, never
+    rounded."""
+
+
 class DeadlineSpec(WireModel):
-    """How long things may take before the attempt is TIMED_OUT."""
+    """How long things may take before the attempt is TIMED_OUT. None sets no limit of its own: `total_s` holds.
+
+    The baseline needs no limit here: it may take `TrialSpec.baseline_s` and a minute.
+    """
 
     load_s: Seconds = 900.0
     """From the start of the child to the end of LOADING."""
+    warmup_s: Seconds | None = 900.0
+    """The warm-up."""
+    measure_s: Seconds | None = None
+    """The measured phase."""
+    stall_s: Seconds | None = 900.0
+    """In the measured phase, from one finished request to the next: what a hung engine costs. Raise it where one
+    request may take longer."""
+    collect_s: Seconds = 300.0
+    """To write the requests and score the answers, in the child; again for the testbed to compute the energy."""
     total_s: Seconds = 7200.0
-    """The whole attempt."""
+    """The whole attempt, up to the end of its process."""
+
+
+class SteadySpec(WireModel):
+    """Work before the measured phase until the device is in a steady state, or for a stated time.
+
+    With a thermometer: the hottest sensor's least-squares slope over the window. Without: the mean power of the
+    window's two halves. Without either: `max_s`.
+    """
+
+    max_s: Seconds = 300.0
+    """The measured phase begins after this long, steady or not; the result says which."""
+    window_s: float = Field(default=60.0, gt=0)
+    """What is looked at; at least four requests, whatever they take."""
+    slope_c_per_min: float = Field(default=0.5, gt=0)
+    """Steady when the temperature changes no faster."""
+    power_share: float = Field(default=0.03, gt=0, lt=1)
+    """Steady when the halves differ by at most this share of their mean."""
 
 
 class TrialSpec(WireModel):
@@ -105,10 +152,14 @@ class TrialSpec(WireModel):
     sampling: SamplingSpec = SamplingSpec()
     workload: WorkloadSpec
     meter: MeterSpec = MeterSpec()
+    actuators: list[ActuatorSpec] = Field(default_factory=list)
+    """Settings that hold from before the baseline to the end of the measured phase; each device and kind once."""
     baseline_s: Seconds = 0.0
     """Idle time with the model loaded, measured before the warm-up; 0 leaves net energy unmeasured."""
     warmup_requests: int = Field(default=1, ge=0)
     """Requests sent before the measured phase, not counted in anything."""
+    steady: SteadySpec | None = None
+    """More such requests, of the measured ones' length, until the device is in a steady state; part of the warm-up."""
     deadline: DeadlineSpec = DeadlineSpec()
 
     @model_validator(mode="after")
@@ -116,6 +167,20 @@ class TrialSpec(WireModel):
         wanted = self.workload.concurrency
         if wanted > self.load_concurrency:
             raise ValueError(f"workload.concurrency {wanted} exceeds engine.max_concurrency {self.load_concurrency}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_is_set_once(self) -> Self:
+        pairs = [(each.name, each.domain) for each in self.actuators]
+        if len(set(pairs)) < len(pairs):
+            raise ValueError("actuators sets one device twice: give each name and domain once")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_time(self) -> Self:
+        limit_s = self.deadline.warmup_s
+        if self.steady is not None and limit_s is not None and limit_s <= self.steady.max_s:
+            raise ValueError(f"steady.max_s {self.steady.max_s:g} is no less than deadline.warmup_s {limit_s:g}")
         return self
 
     @property

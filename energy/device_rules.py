@@ -11,7 +11,7 @@ _STALE_S = 2.0
 """A sensor that gives the same value for so many samples on end, and for so long, is not being refreshed. (25 samples
 are 5 s at 200 ms; NVML's own values are up to 1 s old, so fast sampling needs the time as well.)"""
 
-_COARSE_SOURCES = ("jetson",)
+_COARSE_SOURCES = ("jetson", "tegrastats")
 """An INA3221 steps by 40 µV across its shunt: over 2 milliohms, 0.4 W of a 20 V rail. An idle one stands still."""
 
 CLOCK_TOLERANCE_MHZ = 15.0

@@ -74,6 +74,15 @@ def read_gauges(path: Path) -> list[Gauge]:
 
 def _read_series(path: Path, columns: Sequence[str]) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
     """Rows of equal first columns -> their times and values, the last two columns."""
+    try:
+        return _read_rows(path, columns)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LogFormatError(
+            f"{path}: it is not a log of JouleBed, or is damaged ({error}).", file=str(path)
+        ) from error
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
     series: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)

@@ -1,11 +1,12 @@
 """Where an attempt's files go: `results/EXPERIMENT/runs/RUN_ID/ATTEMPT_ID/`, verified before the attempt counts."""
 
-import os
 from pathlib import Path
 
 from contract.errors import ArtifactCorruptError, JouleBedError
 from contract.trial_result import TrialResult
+from orchestrator.attempt_journal import AttemptJournal
 from orchestrator.clients.base import TestbedClient
+from orchestrator.durable_file import sync_names, write_durably
 
 RUNS = "runs"
 RESULT = "result.json"
@@ -16,10 +17,14 @@ class ArtifactFolder:
 
     Args:
         experiment: the experiment's folder, which exists.
+
+    Attributes:
+        journal: is told of every attempt's end.
     """
 
     def __init__(self, experiment: Path) -> None:
         self._runs = experiment / RUNS
+        self.journal = AttemptJournal(experiment)
 
     def folder(self, run_id: str, attempt_id: str) -> Path:
         """Of one attempt; it may not exist yet."""
@@ -47,10 +52,9 @@ class ArtifactFolder:
                     f"The testbed lists an artifact named {RESULT}, which is the orchestrator's own. "
                     "Upgrade joulebed on the testbed."
                 )
-            for artifact in result.artifacts:
-                client.fetch_artifact(result.attempt_id, artifact, folder / artifact.name)
-            _write(folder / RESULT, result.model_dump_json(indent=1) + "\n")
-            _sync_names(folder)
+            client.fetch_artifacts(result.attempt_id, result.artifacts, folder)
+            write_durably(folder / RESULT, (result.model_dump_json(indent=1) + "\n").encode())
+            sync_names(folder.parent)
         except OSError as error:
             raise JouleBedError(
                 f"The files of attempt {result.attempt_id} cannot be written to {folder} ({error.strerror or error}). "
@@ -58,22 +62,3 @@ class ArtifactFolder:
                 path=str(folder),
             ) from error
         return folder
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _sync_names(folder: Path) -> None:
-    """Make new names durable too, those of the folder and of the one above it."""
-    for each in (folder, folder.parent):
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -46,46 +46,66 @@ class ControllerSettings:
 
     Attributes:
         poll_wait_s: how long one long poll is held.
-        unreachable_after_s: the campaign stops when the testbed stays away for this long.
+        unreachable_after_s: the campaign stops when the testbed stays away for this long: a night, so that nobody need
+            watch it.
         busy_after_s: or when it runs somebody else's trials for this long.
         max_equal_failures: it stops when this many different runs failed one after the other with the same error
-            code and no run has a result yet: what is wrong with all runs is better mended than tried 900 times.
-            0 never stops.
+            code: what is wrong with all runs is better mended than tried 900 times. Before any run has a result
+            every failure counts; later only one that may pass, since others are the affair of their treatment. 0
+            never stops.
+        retry_pause_s: pause after a failure that may pass; doubled with each further one in a row.
+        longest_retry_pause_s: at most this.
         export_every_s: the least time between two exports of the run table during the campaign.
         on_suspect: what becomes of doubted results.
     """
 
     poll_wait_s: float = 10.0
-    unreachable_after_s: float = 600.0
+    unreachable_after_s: float = 12 * 3600.0
     busy_after_s: float = 4 * 3600.0
     max_equal_failures: int = 3
+    retry_pause_s: float = 1.0
+    longest_retry_pause_s: float = 60.0
     export_every_s: float = 60.0
     on_suspect: OnSuspect = OnSuspect.KEEP
 
 
 @dataclass
 class FailureStreak:
-    """Failures of different runs with one error code, while no run has a result.
+    """Failures of different runs with one error code, one after the other.
 
     Attributes:
         code: of the last failure.
         message: of the last failure.
         runs: that failed so, one after the other.
-        is_over: whether some run has a result: then failures are the runs' own affair.
+        n_passing: attempts in a row that failed for a reason that may pass.
+        is_over: whether some run has a result.
     """
 
     code: str = ""
     message: str = ""
     runs: set[str] = field(default_factory=set)
+    n_passing: int = 0
     is_over: bool = False
 
     def note(self, end: AttemptEnd) -> None:
         """Take an attempt's end into account."""
         is_refused = end.state is AttemptState.SUSPECT and end.run_state is RunState.FAILED
         if end.state.has_result and not is_refused:
-            self.is_over = True
+            self.is_over, self.n_passing, self.runs = True, 0, set()
         elif end.error is not None and (is_refused or end.state in (AttemptState.FAILED, AttemptState.TIMED_OUT)):
+            self.n_passing = self.n_passing + 1 if end.error.retryable else 0
             if end.error.code != self.code:
                 self.code, self.runs = end.error.code, set()
             self.message = end.error.message
             self.runs.add(end.claim.run_id)
+
+    def is_hopeless(self, settings: ControllerSettings) -> bool:
+        """Whether it makes no sense to go on."""
+        limit = settings.max_equal_failures
+        return 0 < limit <= len(self.runs) and (not self.is_over or self.n_passing > limit)
+
+    def pause_s(self, settings: ControllerSettings) -> float:
+        """How long to wait before the next attempt."""
+        if self.n_passing == 0:
+            return 0.0
+        return float(min(settings.retry_pause_s * 2 ** min(self.n_passing - 1, 16), settings.longest_retry_pause_s))

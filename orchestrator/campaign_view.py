@@ -46,8 +46,8 @@ class CampaignView(Protocol):
         """The testbed said where the attempt is."""
         ...
 
-    def waiting(self, message: str) -> None:
-        """The campaign cannot go on for the moment; says why."""
+    def waiting(self, message: str, code: str = "") -> None:
+        """The campaign cannot go on for the moment; says why, with the code of the error behind it."""
         ...
 
     def attempt_ended(self, end: AttemptEnd) -> None:
@@ -67,7 +67,7 @@ class SilentView:
     def status(self, status: AttemptStatus) -> None:
         """See `CampaignView`."""
 
-    def waiting(self, message: str) -> None:
+    def waiting(self, message: str, code: str = "") -> None:
         """See `CampaignView`."""
 
     def attempt_ended(self, end: AttemptEnd) -> None:

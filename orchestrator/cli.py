@@ -1,17 +1,23 @@
-"""The orchestrator's command line: `plan`, `run`, `status`, `retry`, `export`, `doctor`.
+"""The orchestrator's command line: `plan`, `run`, `status`, `story`, `retry`, `export`, `repair`,
+`doctor`.
 
 Exit codes: 0 fine, 1 some runs failed or are still to do, 2 the command was wrong and nothing was written.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from contract.errors import JouleBedError
+from contract.log_line import LOG_FORMATS, LOG_LEVELS
+
+if TYPE_CHECKING:
+    from orchestrator.experiment_runner.study import StudySource
 
 app = typer.Typer(
     add_completion=False,
@@ -20,19 +26,35 @@ app = typer.Typer(
     help="Plans an experiment, runs it on a testbed, and keeps the results.",
 )
 
-_Config = Annotated[Path, typer.Argument(help="A Python file with a class RunnerConfig.", show_default=False)]
+_Config = Annotated[Path | None, typer.Argument(help="A Python file with a class RunnerConfig.", show_default=False)]
+_Theirs = Annotated[
+    Path | None,
+    typer.Option("--experiment-runner-config", metavar="FILE", help="In place of CONFIG: one of Experiment Runner's."),
+]
+_Spec = Annotated[
+    Path | None, typer.Option("--spec", metavar="TEMPLATE", help="With it: a TOML file, how its levels become trials.")
+]
+_Continued = Annotated[
+    Path | None,
+    typer.Option("--continue-from", metavar="FOLDER", help="With it: its half-done campaign, with run_table.csv."),
+]
 _Experiment = Annotated[Path, typer.Argument(help="results/EXPERIMENT, or its configuration.", show_default=False)]
 _Results = Annotated[Path | None, typer.Option(help="Folder of results, in place of the configuration's.")]
 _Url = Annotated[str | None, typer.Option(help="URL of a testbed, such as http://gpu-box:8765.")]
 _TokenFile = Annotated[Path | None, typer.Option(help="File with the testbed's token. Else JOULEBED_TOKEN.")]
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
+_FORMATS = ("csv", "parquet", "experiment-runner")
+
 # Everything heavier than this is imported by the command that needs it: `--help` is quick.
 
 
 @app.command()
 def plan(
-    config: _Config,
+    config: _Config = None,
+    experiment_runner_config: _Theirs = None,
+    spec: _Spec = None,
+    continue_from: _Continued = None,
     as_json: _Json = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
 ) -> None:
@@ -41,8 +63,16 @@ def plan(
     from orchestrator.design import expand
     from orchestrator.plan_view import plan_document, print_plan
 
-    runner_config, text = load_config(config)
-    document = plan_document(runner_config, expand(runner_config, text), limit)
+    study = _study(config, experiment_runner_config, spec, continue_from)
+    if study is not None:
+        from orchestrator.experiment_runner.study import load_study
+
+        found = load_study(study)
+        document = plan_document(found.config, found.plan, limit)
+    else:
+        assert config is not None  # or it were a study
+        runner_config, text = load_config(config)
+        document = plan_document(runner_config, expand(runner_config, text), limit)
     if as_json:
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
@@ -51,7 +81,10 @@ def plan(
 
 @app.command()
 def run(
-    config: _Config,
+    config: _Config = None,
+    experiment_runner_config: _Theirs = None,
+    spec: _Spec = None,
+    continue_from: _Continued = None,
     testbed: _Url = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
@@ -66,11 +99,16 @@ def run(
             help="What becomes of doubted results from now on, in place of the configuration's.",
         ),
     ] = None,
+    log_level: Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="Of orchestrator.log.")] = "info",
+    log_format: Annotated[
+        str, typer.Option(metavar="|".join(LOG_FORMATS), help="Of orchestrator.log; json: an object per line.")
+    ] = "text",
 ) -> None:
     """Run an experiment, or continue it: the same command again never repeats a finished run.
 
     Ctrl-C once stops after the current trial, twice cancels it.
     """
+    study = _study(config, experiment_runner_config, spec, continue_from)
     if local == (testbed is not None):
         raise typer.BadParameter("give either --testbed URL or --local", param_hint="--testbed / --local")
     if not local and (superglue_dir is not None or meter is not None):
@@ -85,6 +123,10 @@ def run(
 
     if on_suspect is not None and on_suspect not in list(OnSuspect):
         raise typer.BadParameter(f"choose one of: {', '.join(OnSuspect)}", param_hint="--on-suspect")
+    if log_level not in LOG_LEVELS:
+        raise typer.BadParameter(f"choose one of: {', '.join(LOG_LEVELS)}", param_hint="--log-level")
+    if log_format not in LOG_FORMATS:
+        raise typer.BadParameter(f"choose one of: {', '.join(LOG_FORMATS)}", param_hint="--log-format")
     options = RunOptions(
         config=config,
         testbed_url=testbed,
@@ -93,13 +135,16 @@ def run(
         results=results,
         wants_bars=not no_progress,
         on_suspect=OnSuspect(on_suspect) if on_suspect else None,
+        log_level=log_level,
+        log_format="json" if log_format == "json" else "text",
+        study=study,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 
 
 @app.command()
 def status(experiment: _Experiment, as_json: _Json = False, results: _Results = None) -> None:
-    """Show how an experiment stands, and what failed and why."""
+    """Show how an experiment stands: what holds it up, what failed and why."""
     from orchestrator.experiment_folder import find_experiment, open_run_table
     from orchestrator.status_view import print_status, status_document
 
@@ -140,41 +185,108 @@ def retry(
 @app.command()
 def export(
     experiment: _Experiment,
-    file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+    file_format: Annotated[str, typer.Option("--format", metavar="|".join(_FORMATS), help="What to write.")] = "csv",
+    output: Annotated[Path | None, typer.Option(help="With experiment-runner: the folder to write.")] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="With experiment-runner: the Python that Experiment Runner runs on.")
+    ] = None,
     results: _Results = None,
 ) -> None:
-    """Write the run table as a file: run_table.csv in Experiment Runner's layout, or Parquet."""
-    if file_format not in ("csv", "parquet"):
-        raise typer.BadParameter("choose csv or parquet", param_hint="--format")
+    """Write the run table as run_table.csv, as Parquet, or as a folder that Experiment Runner restarts from."""
+    if file_format not in _FORMATS:
+        raise typer.BadParameter(f"choose one of: {', '.join(_FORMATS)}", param_hint="--format")
+    if file_format != "experiment-runner" and (output is not None or python is not None):
+        raise typer.BadParameter("goes with --format experiment-runner only", param_hint="--output / --python")
     from orchestrator.experiment_folder import find_experiment, open_run_table
+    from orchestrator.experiment_runner.export import export_experiment_runner
     from orchestrator.export import export_run_table
 
     folder = find_experiment(experiment, results)
     store = open_run_table(folder, create=False)
+    notes: tuple[str, ...] = ()
     try:
-        path = export_run_table(store, folder, file_format)
+        if file_format == "experiment-runner":
+            exported = export_experiment_runner(store, folder, output, python)
+            path, notes = exported.folder, exported.notes
+        else:
+            path = export_run_table(store, folder, file_format)
     finally:
         store.close()
     typer.echo(str(path))
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
+
+
+@app.command()
+def story(
+    experiment: _Experiment,
+    run_id: Annotated[
+        str | None, typer.Argument(help="A run's id, or an attempt's; without one, the campaign's own story.")
+    ] = None,
+    as_json: _Json = False,
+    results: _Results = None,
+) -> None:
+    """Tell what happened to a run: its attempts, events, errors and files."""
+    from orchestrator.experiment_folder import find_experiment, open_run_table
+    from orchestrator.story_view import campaign_document, print_campaign_story, print_run_story, run_document
+
+    folder = find_experiment(experiment, results)
+    store = open_run_table(folder, create=False)
+    try:
+        document = campaign_document(store) if run_id is None else run_document(folder, store, run_id)
+    finally:
+        store.close()
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    elif run_id is None:
+        print_campaign_story(Console(), document)
+    else:
+        print_run_story(Console(), document)
+
+
+@app.command()
+def repair(
+    experiment: _Experiment,
+    check: Annotated[bool, typer.Option("--check", help="Only look: exit code 1 if something is wrong.")] = False,
+    as_json: _Json = False,
+    results: _Results = None,
+) -> None:
+    """Mend a damaged, lost or outdated run table from what is left of it and the files under runs/. Deletes nothing."""
+    from orchestrator.repair_command import print_repair, repair_command
+
+    document = repair_command(experiment, results, only_look=check)
+    if as_json:
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        print_repair(Console(), document)
+    raise typer.Exit(0 if document["sound"] or document["repaired"] else 1)
 
 
 @app.command()
 def doctor(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="results/EXPERIMENT, or its configuration: look at it too.")
+    ] = None,
     testbed: _Url = None,
     token_file: _TokenFile = None,
     as_json: _Json = False,
     results: _Results = None,
 ) -> None:
-    """Check this machine and, with --testbed, that one; say how to mend what is wrong."""
-    from orchestrator.doctor import findings_document, look_at_testbed, look_here, print_findings
+    """Check this machine, an experiment if it is named, and the testbed of --testbed; say how to mend what is wrong."""
+    from orchestrator.doctor import findings_document, look_at_experiment, look_at_testbed, look_here, print_findings
 
-    findings = look_here(results or Path("results"))
+    findings, ours = look_here(results or Path("results")), None
+    if experiment is not None:
+        from orchestrator.experiment_folder import find_experiment
+
+        about_it, ours = look_at_experiment(find_experiment(experiment, results))
+        findings += about_it
     if testbed is not None:
         from orchestrator.clients.http_client import HttpClient, read_token
 
         client = HttpClient(testbed, read_token(token_file), unreachable_after_s=3.0)
         try:
-            findings += look_at_testbed(client.node, client.clock_offset_s)
+            findings += look_at_testbed(client.node, client.clock_offset_s, ours)
         finally:
             client.close()
     if as_json:
@@ -184,8 +296,25 @@ def doctor(
     raise typer.Exit(1 if any(finding.is_fine is False for finding in findings) else 0)
 
 
+def _study(config: Path | None, theirs: Path | None, spec: Path | None, continued: Path | None) -> "StudySource | None":
+    """What of Experiment Runner is meant; None: a configuration of ours."""
+    if (config is None) == (theirs is None):
+        raise typer.BadParameter("give either CONFIG or --experiment-runner-config FILE", param_hint="CONFIG")
+    if theirs is None:
+        if spec is not None or continued is not None:
+            raise typer.BadParameter("goes with --experiment-runner-config only", param_hint="--spec / --continue-from")
+        return None
+    if spec is None:
+        raise typer.BadParameter("say with --spec TEMPLATE how its levels become trials", param_hint="--spec")
+    from orchestrator.experiment_runner.study import StudySource
+
+    return StudySource(theirs, spec, continued)
+
+
 def main() -> None:
     """Entry of the console command."""
+    # Prompts, answers and the configuration's text are their owner's; who wants to share results, says so by chmod.
+    os.umask(0o077)
     try:
         app()
     except JouleBedError as error:

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contract.errors import ConfigError
-from contract.trial_spec import DeadlineSpec, EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
+from contract.trial_spec import (
+    ActuatorSpec,
+    DeadlineSpec,
+    EngineSpec,
+    MeterSpec,
+    ModelSpec,
+    SamplingSpec,
+    SteadySpec,
+    WorkloadSpec,
+)
 from contract.units import Scalar
 
 
@@ -25,8 +34,10 @@ class Trial:
     workload: WorkloadSpec
     sampling: SamplingSpec = SamplingSpec()
     meter: MeterSpec = MeterSpec()
+    actuators: Sequence[ActuatorSpec] = ()
     baseline_s: float = 0.0
     warmup_requests: int = 1
+    steady: SteadySpec | None = None
     deadline: DeadlineSpec = DeadlineSpec()
 
 
@@ -48,6 +59,19 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Unavailable:
+    """Cells that the machine cannot run: excluded from the plan, which tells why. Never a failed run.
+
+    Attributes:
+        cells: factor -> levels, as in `RunTableModel.exclude_combinations`.
+        reason: in words, such as "8 threads, and the machine has 4 processors".
+    """
+
+    cells: Mapping[str, Sequence[Scalar]]
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunTableModel:
     """The design: a full factorial, less what is excluded, times repetitions.
 
@@ -56,15 +80,19 @@ class RunTableModel:
         exclude_combinations: each a set of cells, factor -> levels; a treatment is excluded when it lies in all
             factors of any one of them. Overlapping exclusions exclude their union, no more.
         repetitions: how often each treatment runs.
+        unavailable: cells that are excluded because the machine cannot run them; the plan tells the reasons.
+        allows_no_factors: without factors, the design is one treatment, as in Experiment Runner; else a mistake.
     """
 
     factors: Sequence[Factor]
     exclude_combinations: Sequence[Mapping[str, Sequence[Scalar]]] = ()
     repetitions: int = 1
+    unavailable: Sequence[Unavailable] = ()
+    allows_no_factors: bool = False
 
 
 class Order(StrEnum):
-    """The order in which runs are executed; every one of them seeded."""
+    """The order in which runs are executed; every random one is seeded."""
 
     RANDOM = "random"
     """Complete randomisation over all runs."""
@@ -73,6 +101,9 @@ class Order(StrEnum):
     GROUPED = "grouped"
     """Restricted by `group_by` within each block, to save reloads of a model: the groups in random order, the
     runs of each in random order. The restriction is part of the design and belongs in the analysis."""
+    DECLARED = "declared"
+    """Not random: repetition by repetition, treatments in design order. What the machine drifts, it drifts with the
+    treatment; for studies of Experiment Runner that do not shuffle."""
 
 
 class OnSuspect(StrEnum):

@@ -9,6 +9,7 @@ from types import ModuleType
 from contract.errors import ConfigError, JouleBedError
 from contract.units import sha256_of
 from orchestrator.config import RunnerConfig
+from orchestrator.experiment_runner.reading.stand_ins import PACKAGES as EXPERIMENT_RUNNER_PACKAGES
 
 CLASS_NAME = "RunnerConfig"
 
@@ -86,6 +87,11 @@ def _at_line(path: Path, error: BaseException, what: str) -> ConfigError:
     """Names the last line of the user's file on the way to the error."""
     if isinstance(error, JouleBedError):  # says by itself what is wrong
         return ConfigError(f"{path}: {error.message}")
+    if isinstance(error, ModuleNotFoundError) and error.name in EXPERIMENT_RUNNER_PACKAGES:
+        return ConfigError(
+            f"{path}: This is a configuration of Experiment Runner: give it with --experiment-runner-config {path} "
+            "--spec TEMPLATE. See docs/experiment-runner.md."
+        )
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     where = f"{path}, line {own[-1].lineno}" if own else str(path)
     return ConfigError(f"{where}: {what} with {type(error).__name__}: {error}. Mend that line.")

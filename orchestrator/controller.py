@@ -7,31 +7,35 @@ of them, submission is idempotent, and a result stays on the testbed until it is
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import (
     ArtifactCorruptError,
     AttemptNotFoundError,
+    DiskFullError,
     ErrorBody,
     InvalidRequestError,
     JouleBedError,
     ProtocolMismatchError,
+    StorageError,
     TestbedBusyError,
     TestbedRestartedError,
     TestbedUnreachableError,
     UnauthorizedError,
+    error_from_body,
 )
 from contract.trial_result import AttemptStatus, SuspectReason, TrialResult
+from orchestrator.acknowledger import Acknowledger
 from orchestrator.artifacts import ArtifactFolder
+from orchestrator.attempt_journal import ended_attempt
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
 from orchestrator.patience import Patience
 from orchestrator.stop_request import StoppedError, StopRequest
-from orchestrator.store.base import Claim, RunLedger, RunReader
+from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
 from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
 
 _log = logging.getLogger(__name__)
@@ -40,14 +44,12 @@ _T = TypeVar("_T")
 IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
 
+_STORAGE_CODES = (StorageError.code, DiskFullError.code)
 _RENEW_S = 5.0
 _PASSING_S = 0.1
+_OTHERS_PAUSE_S = 5.0
 _BUSY_PAUSE_S = 1.0
 _LONGEST_BUSY_PAUSE_S = 15.0
-
-
-class _TakenOverError(JouleBedError):
-    """An attempt is no longer this process's to drive."""
 
 
 class RunStore(RunLedger, RunReader, Protocol):
@@ -98,9 +100,7 @@ class Controller:
         self._next_export_s = clock() + settings.export_every_s
         self._renewed_s = clock()
         self._streak = FailureStreak()
-        # One thread: the next trial need not wait for what the testbed does with the last one's files.
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="acknowledge")
-        self._unacknowledged: list[str] = []
+        self._acknowledger = Acknowledger(client)
         self._claim: Claim | None = None
         self._recorded = AttemptState.CLAIMED
         self._cooled: CooldownOutcome | None = None
@@ -126,10 +126,12 @@ class Controller:
                 f"Every run fails with {self._streak.code!r}: {self._streak.message} "
                 f"Stopped after {len(self._streak.runs)} runs."
             )
-        if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
-            self._background.submit(self._acknowledge)
-        self._background.shutdown()
-        self._export()
+        self._acknowledger.close(try_again=ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS))
+        try:
+            self._export()
+        except JouleBedError as error:
+            # The run table is what counts; what ended the campaign before is what matters.
+            ending, message = (ending, message) if message else (Ending.BROKEN, error.message)
         return CampaignOutcome(ending, message, self._store.counts())
 
     def _loop(self) -> Ending:
@@ -142,16 +144,39 @@ class Controller:
         while self._stop.level == 0:
             claim = self._store.claim_next(self._testbed)
             if claim is None:
-                return Ending.FINISHED
+                if not self._wait_for_others():
+                    return Ending.FINISHED
+                continue
             self._claim, self._recorded, self._cooled = claim, claim.state, claim.cooldown
             self._renewed_s = self._clock()
             self._view.attempt_started(claim)
             self._drive(claim)
-            limit = self._settings.max_equal_failures
-            if limit and not self._streak.is_over and len(self._streak.runs) >= limit:
+            if self._streak.is_hopeless(self._settings):
                 return Ending.HOPELESS
             self._export_if_due()
+            self._pause_after_failure()
         return Ending.STOPPED
+
+    def _wait_for_others(self) -> bool:
+        """Pause while other orchestrators hold the runs that are left; False: none are left.
+
+        Whoever is gone without an end leaves its lease to run out, and then the run is ours.
+        """
+        counts = self._store.counts()
+        n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
+        if n_left == 0:
+            return False
+        what = "1 run that is left is" if n_left == 1 else f"{n_left} runs that are left are"
+        self._view.waiting(f"The {what} being driven by another orchestrator: `orchestrator status` says by which.")
+        self._stop.sleep(_OTHERS_PAUSE_S)
+        return True
+
+    def _pause_after_failure(self) -> None:
+        """Give what may pass time to pass, the longer the more attempts failed one after the other."""
+        pause_s = self._streak.pause_s(self._settings)
+        if pause_s > 0 and self._stop.level == 0:
+            self._view.waiting(f"{self._streak.message} Going on in {pause_s:.0f} s.", self._streak.code)
+            self._stop.sleep(pause_s)
 
     def _note_policy(self) -> None:
         known, policy = self._store.recall(ON_SUSPECT_KEY), self._settings.on_suspect
@@ -178,15 +203,15 @@ class Controller:
                 status = self._start(claim)
             if status is not None:
                 status = self._follow(claim, status)
-                self._collect(claim)
+                self._collect(claim, status)
         except AttemptNotFoundError:
             error = TestbedRestartedError(
                 "The testbed no longer knows this attempt: its data folder is new, or it is another machine. "
                 "The run is tried again."
             )
             self._end(claim, AttemptState.LOST, error=error.body())
-        except _TakenOverError as error:
-            self._view.waiting(error.message)
+        except TakenOverError as error:
+            self._view.waiting(error.message, error.code)
 
     def _look_for(self, claim: Claim) -> AttemptStatus | None:
         """Where the testbed has the attempt; None: it is to be submitted.
@@ -224,7 +249,9 @@ class Controller:
             TestbedBusyError,
             UnauthorizedError,
             ProtocolMismatchError,
-            _TakenOverError,
+            TakenOverError,
+            RunTableError,
+            StorageError,
         ):
             raise
         except JouleBedError as error:
@@ -246,7 +273,7 @@ class Controller:
             except TestbedBusyError as error:
                 if self._clock() - begin_s >= self._settings.busy_after_s:
                     raise
-                self._view.waiting(error.message)
+                self._view.waiting(error.message, error.code)
                 self._renew()
                 self._stop.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
@@ -280,7 +307,9 @@ class Controller:
 
     def _poll(self, status: AttemptStatus, wait_s: float) -> AttemptStatus:
         return self._patience.ask(
-            lambda: self._client.status(status.attempt_id, after_version=status.version, wait_s=wait_s)
+            lambda: self._client.status(
+                status.attempt_id, after_version=status.version, wait_s=wait_s, with_result=True
+            )
         )
 
     def _cancel(self, attempt_id: str) -> None:
@@ -289,8 +318,8 @@ class Controller:
         except JouleBedError as error:
             _log.warning("Attempt %s could not be cancelled: %s", attempt_id, error.message)
 
-    def _collect(self, claim: Claim) -> None:
-        result = self._patience.ask(lambda: self._client.result(claim.attempt_id))
+    def _collect(self, claim: Claim, status: AttemptStatus) -> None:
+        result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
         if (result.attempt_id, result.spec_sha256) != (claim.attempt_id, claim.spec.sha256()):
             foreign = InvalidRequestError(
                 "The testbed answered with the result of another trial. Upgrade joulebed there."
@@ -307,20 +336,10 @@ class Controller:
             _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
         verdict = judge(result, self._cooled, self._settings.on_suspect)
         self._end(claim, verdict.state, result=result, error=verdict.error, reasons=verdict.reasons)
-        self._unacknowledged.append(claim.attempt_id)
-        self._background.submit(self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        while self._unacknowledged:
-            try:
-                self._client.acknowledge(self._unacknowledged[0])
-            except TestbedUnreachableError as error:
-                # It costs the testbed disk, no more: tried again after the next run.
-                _log.warning("Attempt %s could not be acknowledged yet: %s", self._unacknowledged[0], error.message)
-                return
-            except JouleBedError as error:
-                _log.warning("Attempt %s could not be acknowledged: %s", self._unacknowledged[0], error.message)
-            self._unacknowledged.pop(0)
+        self._acknowledger.add(claim.attempt_id)
+        if result.error is not None and result.error.code in _STORAGE_CODES:
+            # Every other trial would end like this one: a person has to make room.
+            raise error_from_body(result.error)
 
     def _end(
         self,
@@ -336,6 +355,7 @@ class Controller:
             claim.attempt_id, state, result=result, error=error, message=message, reasons=reasons
         )
         end = AttemptEnd(claim, state, run_state, result, error, reasons)
+        self._artifacts.journal.note(ended_attempt(end, self._testbed, self._cooled))
         self._streak.note(end)
         self._view.attempt_ended(end)
 
@@ -358,7 +378,8 @@ class Controller:
         try:
             self._store.record_state(attempt_id, state, message, cooldown=cooldown)
         except ValueError as error:
-            raise _TakenOverError(
+            # Not by this process: somebody drove it on in the meantime.
+            raise TakenOverError(
                 f"Another orchestrator took attempt {attempt_id} over: this one was silent for too long ({error})."
             ) from error
         self._recorded = state
@@ -370,7 +391,7 @@ class Controller:
 
     def _wait_for_testbed(self, message: str) -> None:
         self._renew()
-        self._view.waiting(message)
+        self._view.waiting(message, TestbedUnreachableError.code)
 
     def _export_if_due(self) -> None:
         begin_s = self._clock()

@@ -57,7 +57,6 @@ def expand(config: RunnerConfig, config_text: str = "") -> Plan:
         for position, (i, j) in enumerate(ordered)
     )
     factors = tuple(factor.name for factor in model.factors)
-    identity = [config.name, config.seed, list(factors), [(run.run_id, run.spec.sha256()) for run in runs]]
     return Plan(
         experiment=config.name,
         seed=config.seed,
@@ -66,8 +65,14 @@ def expand(config: RunnerConfig, config_text: str = "") -> Plan:
         max_attempts=_positive("max_attempts", config.max_attempts),
         config_text=config_text,
         design=_describe(config, model, len(treatments)),
-        sha256=sha256_of(identity),
+        sha256=plan_sha256(config, factors, runs),
     )
+
+
+def plan_sha256(config: RunnerConfig, factors: Sequence[str], runs: Sequence[PlannedRun]) -> str:
+    """Identity of a plan: two plans with equal hashes are the same runs in the same order."""
+    identity = [config.name, config.seed, list(factors), [(run.run_id, run.spec.sha256()) for run in runs]]
+    return sha256_of(identity)
 
 
 def expand_treatments(model: RunTableModel) -> list[dict[str, Scalar]]:
@@ -76,11 +81,13 @@ def expand_treatments(model: RunTableModel) -> list[dict[str, Scalar]]:
     Raises:
         ConfigError: factors, exclusions or repetitions are wrong, or nothing is left.
     """
-    _check_factors(model.factors)
+    if model.factors or not model.allows_no_factors:
+        _check_factors(model.factors)
     _positive("repetitions", model.repetitions)
     names = [factor.name for factor in model.factors]
     levels = {factor.name: list(factor.levels) for factor in model.factors}
-    for number, exclusion in enumerate(model.exclude_combinations):
+    excluded_cells = [*model.exclude_combinations, *(each.cells for each in model.unavailable)]
+    for number, exclusion in enumerate(excluded_cells):
         if not isinstance(exclusion, Mapping):
             raise ConfigError(f"Exclusion {number} is {exclusion!r}. Give a dict: factor -> list of levels.")
         if not exclusion:
@@ -99,7 +106,7 @@ def expand_treatments(model: RunTableModel) -> list[dict[str, Scalar]]:
     ]
     exclusions = [
         {name: {_key(level) for level in excluded} for name, excluded in exclusion.items()}
-        for exclusion in model.exclude_combinations
+        for exclusion in excluded_cells
     ]
     kept = [
         treatment
@@ -108,6 +115,11 @@ def expand_treatments(model: RunTableModel) -> list[dict[str, Scalar]]:
             all(_key(treatment[name]) in excluded for name, excluded in exclusion.items()) for exclusion in exclusions
         )
     ]
+    if not kept and model.unavailable:
+        reasons = "; ".join(dict.fromkeys(each.reason for each in model.unavailable))
+        raise ConfigError(
+            f"All {len(treatments)} treatments are excluded: {reasons}. Add levels that the machine runs."
+        )
     if not kept:
         raise ConfigError(f"The exclusions exclude all {len(treatments)} treatments. Remove some of them.")
     return kept
@@ -230,6 +242,8 @@ def _order(
     except ValueError as error:
         known = ", ".join(f"Order.{member.name}" for member in Order)
         raise ConfigError(f"order is {config.order!r}. Choose one of: {known}.") from error
+    if order is Order.DECLARED:
+        return list(cells)
     chance = random.Random(derive_seed(config.seed, "order"))
     if order is Order.RANDOM:
         shuffled = list(cells)
@@ -274,6 +288,10 @@ def _describe(config: RunnerConfig, model: RunTableModel, n_treatments: int) -> 
         "factors": {factor.name: list(factor.levels) for factor in model.factors},
         "exclude_combinations": [
             {name: list(levels) for name, levels in exclusion.items()} for exclusion in model.exclude_combinations
+        ],
+        "unavailable": [
+            {"cells": {name: list(levels) for name, levels in each.cells.items()}, "reason": each.reason}
+            for each in model.unavailable
         ],
         "n_treatments": n_treatments,
         "n_excluded": math.prod(len(factor.levels) for factor in model.factors) - n_treatments,

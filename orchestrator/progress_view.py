@@ -91,7 +91,7 @@ class LinesView(SilentView):
     ) -> None:
         pass
 
-    def waiting(self, message: str) -> None:
+    def waiting(self, message: str, code: str = "") -> None:
         """See `CampaignView`."""
         reason = message.partition(" Trying again for ")[0]
         if reason != self._last_waiting:
@@ -170,7 +170,7 @@ class BarsView(SilentView):
             count=count,
         )
 
-    def waiting(self, message: str) -> None:
+    def waiting(self, message: str, code: str = "") -> None:
         """See `CampaignView`."""
         self._tell(f"[yellow]waiting: {escape(message)}[/]")
 

@@ -194,7 +194,8 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         "state",
         "text",
         "",
-        "TODO, RUNNING, DONE, SUSPECT (a result with reasons to doubt it) or FAILED.",
+        "TODO, RUNNING, DONE, SUSPECT (a result with reasons to doubt it), FAILED, or IMPORTED (a row of Experiment "
+        "Runner's own, no measurement of ours).",
         lambda run, attempt: run.state.value,
     ),
     DataColumn(

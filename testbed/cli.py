@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from contract.errors import JouleBedError, UsageError
 
@@ -52,6 +51,7 @@ def serve(
 ) -> None:
     """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
     # Imported here: `--help` must not wait for a web framework.
+    from contract.log_line import secret_values
     from testbed.log import configure_log
     from testbed.model_policy import DEFAULT, ModelPolicy
     from testbed.node import TestbedNode
@@ -62,7 +62,8 @@ def serve(
         raise UsageError(f"There is no log level {log_level!r}. Choose one of: {', '.join(_LOG_LEVELS)}.")
     if log_format not in ("text", "json"):
         raise UsageError(f"There is no log format {log_format!r}. Choose one of: text, json.")
-    configure_log(log_level, "json" if log_format == "json" else "text")
+    secrets = secret_values(os.environ)
+    configure_log(log_level, "json" if log_format == "json" else "text", secrets=secrets)
     # Results, logs and the token are their owner's: the children inherit this too.
     os.umask(0o077)
     child_env = {}
@@ -71,6 +72,7 @@ def serve(
             raise UsageError(f"There is no folder {superglue_dir}. Give --superglue-dir the one with TASK/*.jsonl.")
         child_env[SUPERGLUE_VARIABLE] = str(superglue_dir.resolve())
     token, token_path = choose_token(host, token_file, os.environ.pop(TOKEN_VARIABLE, None), data_dir)
+    secrets.append(token)
     certificate = load_certificate(certfile, keyfile)
     bound = bind(host, port)
     try:
@@ -97,32 +99,20 @@ def serve(
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """Show what this machine can run and measure, and how to mend what it cannot."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="Where `testbed serve` is to keep attempts.")] = Path("testbed-data"),
+) -> None:
+    """Show what this machine can run and measure, and how to mend what it cannot. Exit code 1: its disk is full."""
     from testbed.composition import describe
+    from testbed.doctor import checks, is_disk_full, print_node
 
-    info = describe()
+    info = describe(data_dir)
     if as_json:
         typer.echo(info.model_dump_json(indent=1))
-        return
-    console = Console()
-    table = Table("", "name", "here", "what it found, or how to mend it", box=None, pad_edge=False)
-    for capability in info.capabilities:
-        here = "[green]yes[/]" if capability.available else "[yellow]no[/]"
-        table.add_row(capability.seam, capability.name, here, escape(capability.message))
-    console.print(table)
-    console.print()
-    identity = info.identity
-    facts = Table("", "", box=None, pad_edge=False, show_header=False)
-    facts.add_row("machine", escape(f"{identity.hostname}, {identity.os}, Python {identity.python_version}"))
-    facts.add_row("processor", escape(f"{identity.cpu_model}, {identity.n_cpus} CPUs"))
-    facts.add_row("memory", f"{identity.memory_bytes / 2**30:.1f} GiB")
-    facts.add_row("GPUs", escape(", ".join(identity.gpus) or "none found"))
-    facts.add_row("driver", escape(identity.driver_version or "none found"))
-    facts.add_row("packages", escape(", ".join(f"{name} {version}" for name, version in identity.packages.items())))
-    readings = ", ".join(f"{reading.sensor} {reading.temp_c:.0f} °C" for reading in info.temperatures)
-    facts.add_row("temperatures", escape(readings or "no readable sensor: cooldown goes by time alone"))
-    console.print(facts)
+    else:
+        print_node(Console(), info, checks(info))
+    raise typer.Exit(1 if is_disk_full(info) else 0)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -4,6 +4,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+_OFFSET_TRIES = 5
+_OFFSET_NS = 1_000_000
+
 
 class Clock(Protocol):
     """Source of time. Everything that waits or measures takes one, so that tests need no patience."""
@@ -40,3 +43,18 @@ class SystemClock:
 def utc_now(clock: Clock) -> datetime:
     """Aware UTC, for labels."""
     return datetime.fromtimestamp(clock.time_ns() / 1e9, tz=UTC)
+
+
+def unix_minus_monotonic_s(clock: Clock) -> float:
+    """What maps wall time to monotonic time now.
+
+    Read anew while something else ran between two readings, so that it is not taken for a step of the wall clock.
+    """
+    best_ns, offset_ns = None, 0
+    for _ in range(_OFFSET_TRIES):
+        before_ns, unix_ns, after_ns = clock.monotonic_ns(), clock.time_ns(), clock.monotonic_ns()
+        if best_ns is None or after_ns - before_ns < best_ns:
+            best_ns, offset_ns = after_ns - before_ns, unix_ns - (before_ns + after_ns) // 2
+        if best_ns < _OFFSET_NS:
+            break
+    return offset_ns / 1e9

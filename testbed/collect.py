@@ -15,6 +15,7 @@ from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError
 from contract.trial_result import (
     ArtifactRef,
     EnergyReading,
+    LoadReport,
     NodeIdentity,
     Phase,
     SuspectReason,
@@ -23,6 +24,7 @@ from contract.trial_result import (
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from energy.attribution import added_traces, attribute, settle_headlines, summarise
+from energy.clock_step import Mapped, to_monotonic
 from energy.energibridge_log import read_energibridge_log
 from energy.evidence import Evidence
 from energy.request_energy import EnergySplit, share_energy
@@ -30,7 +32,11 @@ from energy.trace import Gauge, Trace
 from energy.trace_log import read_gauges, read_traces
 from energy.validity import find_reasons
 from testbed import attempt_folder
+from testbed.actuators.registry import SIMULATED
 from testbed.attempt_folder import ChildRecord, RequestRecord, write_atomic
+from testbed.child_log import hide_in_log
+from testbed.conditions import conditions_of
+from testbed.engines.base import NOT_TAKEN
 from testbed.meters.energibridge_meter import figure_terms
 from testbed.request_sheet import request_sheet, timing
 
@@ -66,7 +72,7 @@ def collect(
     failure: JouleBedError | None = None,
     cancelled: bool = False,
 ) -> TrialResult:
-    """Make the result of an attempt, and write result.json.
+    """Make the result of an attempt; the supervisor writes it to result.json.
 
     Args:
         folder: the attempt's.
@@ -78,6 +84,7 @@ def collect(
         failure: why it ended early, if the node knows; the child's own error stands in record.json.
         cancelled: a person stopped it.
     """
+    hide_in_log(folder / attempt_folder.CHILD_LOG)
     record = _read_record(folder)
     if failure is None and record is not None and record.error is not None:
         failure = error_from_body(record.error)
@@ -101,16 +108,16 @@ def collect(
             n_requests_kept=len(requests) if workload else None,
             n_planned=workload.n_planned if workload else None,
             gauges=samples.gauges,
-            expected_clock_mhz=spec.meter.expected_clock_mhz,
+            expected_clock_mhz=_expected_clocks(spec, record),
         )
-        reasons = [*record.reasons, *samples.reasons, *find_reasons(evidence)]
+        reasons = [*record.reasons, *_not_taken(record.load), *samples.reasons, *find_reasons(evidence)]
     split = _split(record, samples.traces, readings, requests) if record else None
     summary = summarise(readings, phases, split)
     if split is not None and split.requests and summary is not None:
         sheet = request_sheet(requests, split, summary.method)
         write_atomic(folder / attempt_folder.REQUEST_ENERGY, sheet)
     has_speed = workload is not None and measure is not None and measure.duration_s > 0
-    result = TrialResult(
+    return TrialResult(
         protocol_version=PROTOCOL_VERSION,
         attempt_id=attempt_id,
         run_id=spec.run_id,
@@ -129,11 +136,12 @@ def collect(
         workload=workload,
         load=record.load if record else None,
         meters=record.meters if record else [],
+        settings=record.settings if record else [],
+        steady=record.steady if record else None,
+        conditions=conditions_of(record, samples.gauges) if record else None,
         node=node,
         artifacts=list_artifacts(folder),
     )
-    write_atomic(folder / attempt_folder.RESULT, result)
-    return result
 
 
 def list_artifacts(folder: Path) -> list[ArtifactRef]:
@@ -148,6 +156,25 @@ def list_artifacts(folder: Path) -> list[ArtifactRef]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         artifacts.append(ArtifactRef(name=path.name, size_bytes=path.stat().st_size, sha256=digest))
     return artifacts
+
+
+def _expected_clocks(spec: TrialSpec, record: ChildRecord) -> dict[str, float]:
+    """Domain -> MHz that it had to hold: what an actuator set, and what the spec says was set by hand."""
+    return {
+        setting.domain: setting.wanted["clock_mhz"]
+        for setting in record.settings
+        # A simulated device has no meter: its read-backs are all there is.
+        if setting.actuator != SIMULATED and "clock_mhz" in setting.wanted
+    } | spec.meter.expected_clock_mhz
+
+
+def _not_taken(load: LoadReport | None) -> list[SuspectReason]:
+    """Options that the engine was given and did not take: another treatment was measured."""
+    told = load.settings.get(NOT_TAKEN) if load else None
+    return [
+        SuspectReason(code="engine_setting", message=f"Engine option {name}: {text}.")
+        for name, text in (told.items() if isinstance(told, dict) else ())
+    ]
 
 
 def _read_requests(folder: Path) -> list[RequestRecord]:
@@ -216,10 +243,21 @@ def _read_samples(folder: Path, record: ChildRecord) -> _Samples:
         except JouleBedError as error:
             reasons.append(SuspectReason(code=error.code, message=error.message))
         else:
-            offset_s = record.unix_minus_monotonic_s
-            traces += [replace(trace, time_s=trace.time_s - offset_s) for trace in log.traces]
-            gauges += [replace(gauge, time_s=gauge.time_s - offset_s) for gauge in log.gauges]
+            # All columns of a log share one time.
+            mapped = to_monotonic(
+                log.traces[0].time_s, record.unix_minus_monotonic_s, record.end_unix_minus_monotonic_s
+            )
+            if mapped.time_s is None:
+                reasons += [mapped.reason] if mapped.reason else []
+            else:
+                traces += [_retimed(trace, mapped) for trace in log.traces]
+                gauges += [replace(gauge, time_s=mapped.time_s) for gauge in log.gauges]
     return _Samples(tuple(settle_headlines(traces)), tuple(gauges), tuple(reasons))
+
+
+def _retimed(trace: Trace, mapped: Mapped) -> Trace:
+    assert mapped.time_s is not None
+    return replace(trace, time_s=mapped.time_s, note="; ".join(text for text in (trace.note, mapped.note) if text))
 
 
 def _state(failure: JouleBedError | None, reasons: Sequence[SuspectReason], *, cancelled: bool) -> AttemptState:

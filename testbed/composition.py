@@ -1,5 +1,6 @@
 """The testbed's composition root: which parts a node is made of on this machine."""
 
+import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -8,6 +9,7 @@ from contract.errors import UnknownNameError
 from contract.trial_result import NodeInfo
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
+from testbed.actuators.registry import ACTUATORS
 from testbed.capabilities import look
 from testbed.clock import SystemClock
 from testbed.collect import collect
@@ -19,6 +21,8 @@ from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
 from testbed.model_policy import ModelPolicy
 from testbed.node_parts import NodeParts
+from testbed.restore import Restorer
+from testbed.restore_ledger import LEDGER
 from testbed.supervisor import Timing
 from testbed.workloads.registry import WORKLOADS
 
@@ -58,7 +62,7 @@ def node_parts(
     return NodeParts(
         identity=identify(),
         software_version=metadata.version("joulebed"),
-        capabilities=lambda: look(ENGINES, METERS, WORKLOADS),
+        capabilities=lambda: look(ENGINES, METERS, WORKLOADS, ACTUATORS),
         thermometer=SystemThermometer(),
         check=check,
         choose_meters=lambda spec: selector.choose(spec).names,
@@ -66,17 +70,26 @@ def node_parts(
         collect=collect,
         clock=clock,
         timing=timing,
+        restore=Restorer(data_dir / LEDGER),
     )
 
 
-def describe() -> NodeInfo:
-    """What a testbed on this machine would say of itself; none need be running."""
+def describe(data_dir: Path) -> NodeInfo:
+    """What a testbed on this machine would say of itself; none need be running.
+
+    Args:
+        data_dir: where it would keep attempts; it need not exist.
+    """
+    folder = data_dir.resolve()
+    disk = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
     return NodeInfo(
         protocol_version=PROTOCOL_VERSION,
         software_version=metadata.version("joulebed"),
         identity=identify(),
-        capabilities=look(ENGINES, METERS, WORKLOADS),
+        capabilities=look(ENGINES, METERS, WORKLOADS, ACTUATORS),
         temperatures=SystemThermometer().read(),
+        disk_free_bytes=disk.free,
+        disk_total_bytes=disk.total,
     )
 
 
@@ -89,6 +102,8 @@ def check_names(spec: TrialSpec) -> None:
     _check_name("engine", spec.engine.name, ENGINES.names)
     _check_name("workload", spec.workload.name, WORKLOADS.names)
     _check_name("meter", spec.meter.name, [AUTO, *METERS.names])
+    for actuator in spec.actuators:
+        _check_name("actuator", actuator.name, ACTUATORS.names)
 
 
 def _check_name(seam: str, name: str, known: list[str]) -> None:

@@ -17,10 +17,16 @@ class FailedLogins:
 
     Args:
         now_s: monotonic seconds.
+
+    Attributes:
+        n_failures: wrong or missing tokens so far, from all addresses.
+        n_unseen: requests that were refused unseen.
     """
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
+        self.n_failures = 0
+        self.n_unseen = 0
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
         self._known: OrderedDict[str, float] = OrderedDict()
 
@@ -30,16 +36,28 @@ class FailedLogins:
         failures = self._failures.get(address)
         if failures is None or now_s - self._known.get(address, -_KNOWN_S) < _KNOWN_S:
             return 0.0
-        while failures and now_s - failures[0] >= WINDOW_S:
-            failures.popleft()
-        return WINDOW_S - (now_s - failures[0]) if len(failures) >= MAX_FAILURES else 0.0
+        _forget_old(failures, now_s)
+        if len(failures) < MAX_FAILURES:
+            return 0.0
+        self.n_unseen += 1
+        return WINDOW_S - (now_s - failures[0])
 
-    def note_failure(self, address: str) -> None:
-        """A wrong token came from there."""
-        self._failures.setdefault(address, deque(maxlen=MAX_FAILURES)).append(self._now_s())
+    def note_failure(self, address: str) -> bool:
+        """A wrong token came from there.
+
+        Returns:
+            Whether it is worth a line in the log: the address's first within the window, and the one that fills it.
+        """
+        self.n_failures += 1
+        now_s = self._now_s()
+        failures = self._failures.setdefault(address, deque(maxlen=MAX_FAILURES))
+        _forget_old(failures, now_s)
+        n_before = len(failures)
+        failures.append(now_s)
         self._failures.move_to_end(address)
         if len(self._failures) > _MAX_ADDRESSES:
             self._failures.popitem(last=False)
+        return n_before in (0, MAX_FAILURES - 1)
 
     def note_success(self, address: str) -> None:
         """The right token came from there."""
@@ -47,3 +65,8 @@ class FailedLogins:
         self._known.move_to_end(address)
         if len(self._known) > _MAX_ADDRESSES:
             self._known.popitem(last=False)
+
+
+def _forget_old(failures: deque[float], now_s: float) -> None:
+    while failures and now_s - failures[0] >= WINDOW_S:
+        failures.popleft()

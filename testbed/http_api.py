@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -15,8 +16,9 @@ from contract import routes
 from contract.errors import ErrorBody, InvalidRequestError, JouleBedError
 from contract.trial_result import AttemptStatus, CheckReport, CheckRequest, NodeInfo, TrialResult
 from contract.trial_spec import TrialSpec
-from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION, Identifier, WireModel
-from testbed.http_guard import MAX_BODY_BYTES, Guard, error_response
+from contract.units import Identifier, WireModel
+from testbed.failed_logins import FailedLogins
+from testbed.http_guard import MAX_BODY_BYTES, Guard, common_headers, error_response
 from testbed.node import TestbedNode
 from testbed.prometheus import CONTENT_TYPE, exposition
 
@@ -50,6 +52,7 @@ def create_app(
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
     )
+    failed = FailedLogins(time.monotonic)
     # Long polls have threads of their own, so that they never keep a submission or a download waiting.
     poll_threads = anyio.CapacityLimiter(_MAX_LONG_POLLS)
 
@@ -74,9 +77,10 @@ def create_app(
         attempt_id: Identifier,
         wait_s: Annotated[float, Query(ge=0)] = 0.0,
         after_version: int = -1,
+        with_result: bool = False,
     ) -> Response:
         def wait() -> AttemptStatus:
-            return node.status(attempt_id, after_version=after_version, wait_s=wait_s)
+            return node.status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
 
         return _json(await anyio.to_thread.run_sync(wait, limiter=poll_threads))
 
@@ -95,21 +99,33 @@ def create_app(
         _check_range(request.headers.get("range"), stat.st_size)
         return FileResponse(path, media_type="application/octet-stream", stat_result=stat)
 
+    @app.get(routes.ARTIFACTS, response_class=Response)
+    def artifacts(attempt_id: Identifier, name: Annotated[list[Identifier], Query(min_length=1)]) -> Response:
+        paths = [node.artifact_path(attempt_id, each) for each in name]
+        size_bytes = sum(path.stat().st_size for path in paths)
+        if size_bytes > routes.MAX_TOGETHER_BYTES:
+            raise InvalidRequestError(
+                f"These artifacts have {size_bytes} bytes together, and at most {routes.MAX_TOGETHER_BYTES} are "
+                "answered at once. Ask for the large ones alone."
+            )
+        content = b"".join(path.read_bytes() for path in paths)
+        return Response(content, media_type="application/octet-stream")
+
     @app.post(routes.ACKNOWLEDGEMENT, response_model=AttemptStatus)
     def acknowledge(attempt_id: Identifier) -> Response:
         return _json(node.acknowledge(attempt_id))
 
     @app.get(routes.METRICS, response_class=Response)
     def metrics() -> Response:
-        return Response(exposition(node), media_type=CONTENT_TYPE)
+        return Response(exposition(node, failed), media_type=CONTENT_TYPE)
 
     @app.get(routes.TELEMETRY, response_class=StreamingResponse)
     async def telemetry() -> Response:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"X-Accel-Buffering": "no"}
         return StreamingResponse(_events(node, telemetry_period_s), media_type="text/event-stream", headers=headers)
 
     _tell_errors_alike(app)
-    app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
+    app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes, failed=failed)
     return app
 
 
@@ -177,6 +193,5 @@ def _tell_errors_alike(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
         message = f"The testbed failed by a fault of its own ({type(error).__name__}). The traceback is in its log."
-        # This answer is made outside the guard, which gives all others their version.
-        headers = {PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
-        return error_response(ErrorBody(code=JouleBedError.code, message=message), 500, headers)
+        # This answer is made outside the guard, which gives all others their headers.
+        return error_response(ErrorBody(code=JouleBedError.code, message=message), 500, common_headers())

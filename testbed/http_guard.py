@@ -1,7 +1,8 @@
-"""What every request must pass before any route sees it: token, protocol version, size."""
+"""What every request must pass before any route sees it: token, protocol version, size; and the headers of answers."""
 
 import hmac
 import json
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -19,8 +20,11 @@ from contract.errors import (
     TooManyFailuresError,
     UnauthorizedError,
 )
+from contract.security_headers import security_headers
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from testbed.failed_logins import FailedLogins
+
+_log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 """A spec has a few kilobytes."""
@@ -34,6 +38,7 @@ class Guard:
         token: the bearer token.
         max_body_bytes: larger request bodies are refused unread.
         now_s: monotonic seconds, for the limit on failures.
+        failed: counts them; a new one by default.
     """
 
     def __init__(
@@ -42,9 +47,10 @@ class Guard:
         token: str,
         max_body_bytes: int = MAX_BODY_BYTES,
         now_s: Callable[[], float] = time.monotonic,
+        failed: FailedLogins | None = None,
     ) -> None:
         self._app = app
-        self._failed = FailedLogins(now_s)
+        self._failed = failed or FailedLogins(now_s)
         self._token = token.encode()
         self._max_body_bytes = max_body_bytes
 
@@ -53,7 +59,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = _with_version(send)
+        send = _with_headers(send)
         if scope["path"] == routes.LIVE:
             await self._app(scope, receive, send)
             return
@@ -81,7 +87,8 @@ class Guard:
         # Both conditions are always computed, and the comparison takes the same time for every token.
         is_token = hmac.compare_digest(token.strip().encode("latin-1", "replace"), self._token)
         if not is_token or scheme.lower() != "bearer":
-            self._failed.note_failure(address)
+            if self._failed.note_failure(address):
+                _log.warning("A request from %s was refused: its token is missing or wrong", address)
             return UnauthorizedError(
                 "The bearer token is missing or wrong. Give the orchestrator the token that this testbed was started "
                 "with (its token file, or JOULEBED_TOKEN)."
@@ -129,13 +136,20 @@ def error_response(body: ErrorBody, status: int, headers: dict[str, str] | None 
     return Response(content, status_code=status, headers=headers, media_type="application/json")
 
 
-def _with_version(send: Send) -> Send:
-    async def send_with_version(message: Message) -> None:
+def common_headers() -> dict[str, str]:
+    """Headers of every answer: the protocol version, and what keeps a browser from making anything of it."""
+    return {PROTOCOL_HEADER: str(PROTOCOL_VERSION), **security_headers()}
+
+
+def _with_headers(send: Send) -> Send:
+    headers = common_headers()
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)[PROTOCOL_HEADER] = str(PROTOCOL_VERSION)
+            MutableHeaders(scope=message).update(headers)
         await send(message)
 
-    return send_with_version
+    return send_with_headers
 
 
 def _replay(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

@@ -11,13 +11,15 @@ ends it. The third says what stands in the way of trials, and runs nothing.
 """
 
 import argparse
+import faulthandler
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, cast
 
 import psutil
 
@@ -28,13 +30,17 @@ from contract.units import sha256_of
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord
 from testbed.clock import Clock, SystemClock
+from testbed.device_settings import data_dir_of, device_settings
 from testbed.engines.base import Engine
+from testbed.engines.limited_engine import LimitedEngine
 from testbed.engines.registry import ENGINES
+from testbed.memory_limit import cuda_memory_bytes, engine_options, mapped_weights_bytes, memory_limit
 from testbed.meters.base import Meter
 from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
+from testbed.request_length import refuse_what_cannot_fit
 from testbed.trial_run import Parts, run_trial
 from testbed.workloads.registry import WORKLOADS
 
@@ -61,7 +67,7 @@ class ModelRunner:
         """Run one trial; whatever happens, record.json is there afterwards, unless the process dies."""
         try:
             spec = TrialSpec.model_validate_json(spec_path.read_bytes())
-            parts = self._build(spec, meter_names)
+            parts = self._build(spec, meter_names, data_dir_of(os.environ, out_dir))
             record = run_trial(spec, parts, out_dir, self._clock)
         except JouleBedError as error:
             record = self._failed(out_dir, error)
@@ -81,16 +87,17 @@ class ModelRunner:
             self._engine.close()
         self._engine, self._engine_key, self._load = None, "", None
 
-    def _build(self, spec: TrialSpec, meter_names: Sequence[str]) -> Parts:
+    def _build(self, spec: TrialSpec, meter_names: Sequence[str], data_dir: Path) -> Parts:
         # The cheap parts first, so that a wrong option costs no engine.
-        workload = WORKLOADS.create(spec.workload.name, **spec.workload.options)
+        devices = device_settings(spec.actuators, data_dir, self._clock)
+        workload = WORKLOADS.create_from_spec(spec.workload.name, spec.workload.options)
         meters: list[Meter] = []
         for name in meter_names:
             options = spec.meter.options if name == spec.meter.name else {}
-            meters.append(METERS.create(name, period_s=spec.meter.period_s, **options))
+            meters.append(METERS.create_from_spec(name, options, period_s=spec.meter.period_s))
         if self._engine is None or self._engine_key != spec.engine_key():
             self.close()
-            self._engine = ENGINES.create(spec.engine.name, **spec.engine.options)
+            self._engine = _engine_of(spec)
             self._engine_key = spec.engine_key()
         outside = self._wrapped or "energibridge" in meter_names
         return Parts(
@@ -102,6 +109,7 @@ class ModelRunner:
             settle_s=_SETTLE_PERIODS * spec.meter.period_s if outside else 0.0,
             wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
             wrapper_settings={"energibridge": dict(_wrapping_meter(spec).settings())} if self._wrapped else {},
+            devices=devices,
         )
 
     def _failed(self, out_dir: Path, error: JouleBedError) -> ChildRecord:
@@ -124,8 +132,20 @@ def _error_of(step: Callable[[], object]) -> ErrorBody | None:
 
 
 def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
-    options: dict[str, Any] = spec.meter.options if spec.meter.name == EnergiBridgeMeter.name else {}
-    return EnergiBridgeMeter(period_s=spec.meter.period_s, **options)
+    options = spec.meter.options if spec.meter.name == EnergiBridgeMeter.name else {}
+    meter = METERS.create_from_spec(EnergiBridgeMeter.name, options, period_s=spec.meter.period_s)
+    return cast(EnergiBridgeMeter, meter)
+
+
+def _engine_of(spec: TrialSpec) -> Engine:
+    limit = memory_limit(spec, lambda: cuda_memory_bytes(spec))
+    engine = ENGINES.create_from_spec(spec.engine.name, engine_options(spec, limit))
+    return engine if limit is None else LimitedEngine(engine, limit, lambda: mapped_weights_bytes(spec))
+
+
+def _check_workload(spec: TrialSpec) -> None:
+    prepared = WORKLOADS.create_from_spec(spec.workload.name, spec.workload.options).prepare()
+    refuse_what_cannot_fit(prepared.items, spec.sampling, spec.model.max_model_len)
 
 
 def check(request: CheckRequest) -> CheckReport:
@@ -137,12 +157,15 @@ def check(request: CheckRequest) -> CheckReport:
     for spec in request.specs:
         steps: dict[str, Callable[[], object]] = {
             sha256_of([spec.engine.model_dump(mode="json"), spec.model.model_dump(mode="json")]): lambda spec=spec: (  # type: ignore[misc]
-                ENGINES.create(spec.engine.name, **spec.engine.options).check(spec.model)
+                _engine_of(spec).check(spec.model)
             ),
-            sha256_of(spec.workload): lambda spec=spec: (  # type: ignore[misc]
-                WORKLOADS.create(spec.workload.name, **spec.workload.options).prepare()
+            sha256_of([spec.workload.model_dump_json(), spec.sampling.model_dump_json(), spec.model.max_model_len]): (
+                lambda spec=spec: _check_workload(spec)  # type: ignore[misc]
             ),
             sha256_of(spec.meter): lambda spec=spec: selector.choose(spec.meter),  # type: ignore[misc]
+            sha256_of([each.model_dump(mode="json") for each in spec.actuators]): lambda spec=spec: (  # type: ignore[misc]
+                device_settings(spec.actuators, data_dir_of(os.environ, Path()), SystemClock()).check()
+            ),
         }
         for key, step in steps.items():
             if key not in known:
@@ -207,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _protected_stdout() as answers:
             answers.write(check(CheckRequest.model_validate_json(sys.stdin.read())).model_dump_json())
         return
+    # A testbed that is about to end this process asks first where it hangs; the answer goes to child.log.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     runner = ModelRunner(SystemClock(), wrapped=given.wrapped is not None)
     try:
         if given.serve:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from contract.attempt_state import AttemptState
 from contract.errors import (
     AttemptConflictError,
     AttemptNotFinishedError,
+    AttemptNotFoundError,
     JouleBedError,
     TestbedBusyError,
 )
@@ -27,6 +29,7 @@ from contract.trial_result import (
 )
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
+from testbed.aftermath import Aftermath
 from testbed.attempt_folder import Progress
 from testbed.attempt_store import AttemptStore, check_id
 from testbed.child_process import RunningTrial
@@ -54,6 +57,7 @@ class TestbedNode:
     def __init__(self, store: AttemptStore, parts: NodeParts) -> None:
         self._store = store
         self._parts = parts
+        self._aftermath = Aftermath(store, parts)
         self._board = StatusBoard(store, parts.clock)
         self._changed = self._board.changed  # guards the three below
         self._progress: Progress | None = None
@@ -63,6 +67,8 @@ class TestbedNode:
         self._describing = threading.Lock()
         self._capabilities: list[Capability] | None = None
         self._ended: Counter[AttemptState] = Counter()
+        self._last_result: TrialResult | None = None
+        self._straggler: Supervisor | None = None
         self._recover()
 
     @classmethod
@@ -110,10 +116,13 @@ class TestbedNode:
         Raises:
             ChildDiedError: the process that checks ended without an answer.
             DeadlineExceededError: it took too long.
+            DeviceNotRestoredError: a device is still set as in an earlier trial.
         """
         with self._submitting:
             with self._changed:
                 is_running = self._supervisor is not None or self._board.is_closing
+            if not is_running:
+                self._parts.restore()
             problems: list[CheckProblem] = []
             sound: list[TrialSpec] = []
             for spec in specs:
@@ -135,9 +144,11 @@ class TestbedNode:
 
         Raises:
             AttemptConflictError: the id is taken by another spec, or was acknowledged and pruned.
-            TestbedBusyError: another trial runs, or the testbed is being stopped.
+            TestbedBusyError: another trial runs, one that has ended left something that cannot be ended, or the
+                testbed is being stopped.
             UnknownNameError: the spec names an engine, meter or workload that does not exist.
             MeterUnavailableError: the wanted meter cannot measure here.
+            DeviceNotRestoredError: a device is still set as in an earlier trial.
         """
         check_id(attempt_id)
         with self._submitting:
@@ -145,6 +156,8 @@ class TestbedNode:
             if known is not None:
                 return known
             self._parts.check(spec)
+            self._aftermath.require_free(self._straggler)
+            self._parts.restore()
             meters = tuple(self._parts.choose_meters(spec.meter))
             started_s = self._now_s()
             started_at = utc_now(self._parts.clock)
@@ -164,7 +177,9 @@ class TestbedNode:
             self._start(status, supervisor)
             return status
 
-    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+    def status(
+        self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+    ) -> AttemptStatus:
         """Where an attempt is; waits up to `wait_s` for a version above `after_version`.
 
         A final status is answered at once, since nothing follows.
@@ -173,25 +188,34 @@ class TestbedNode:
             attempt_id: of a submitted attempt.
             after_version: the version that is known already.
             wait_s: at most `MAX_WAIT_S` is waited.
+            with_result: bring the result of an attempt that is over.
 
         Raises:
             AttemptNotFoundError: it was never submitted, or was acknowledged and pruned.
         """
-        return self._board.wait(attempt_id, after_version, min(wait_s, MAX_WAIT_S))
+        status = self._board.wait(attempt_id, after_version, min(wait_s, MAX_WAIT_S))
+        if with_result and status.state.is_final:
+            return status.model_copy(update={"result": self._store.result(attempt_id)})
+        return status
 
     def result(self, attempt_id: str) -> TrialResult:
         """The outcome of a finished attempt.
 
         Raises:
-            AttemptNotFoundError: see `status`.
+            AttemptNotFoundError: see `status`; or its result is damaged.
             AttemptNotFinishedError: it still runs.
         """
         status = self.status(attempt_id)
-        result = self._store.result(attempt_id) if status.state.is_final else None
-        if result is None:
+        if not status.state.is_final:
             raise AttemptNotFinishedError(
                 f"Attempt {attempt_id} is {status.state} and has no result yet. Poll its status until it is final.",
                 state=str(status.state),
+            )
+        result = self._store.result(attempt_id)
+        if result is None:
+            raise AttemptNotFoundError(
+                f"The result of attempt {attempt_id} cannot be read any more: its file is damaged or gone. Its other "
+                "files stay on the testbed; the run has to be measured again."
             )
         return result
 
@@ -240,6 +264,7 @@ class TestbedNode:
                 self._capabilities = self._parts.capabilities()
         with self._changed:
             running = self._supervisor.attempt.attempt_id if self._supervisor else None
+        disk = shutil.disk_usage(self.data_dir)
         return NodeInfo(
             protocol_version=PROTOCOL_VERSION,
             software_version=self._parts.software_version,
@@ -247,6 +272,8 @@ class TestbedNode:
             capabilities=self._capabilities,
             temperatures=self._parts.thermometer.read(),
             running_attempt_id=running,
+            disk_free_bytes=disk.free,
+            disk_total_bytes=disk.total,
         )
 
     def telemetry(self) -> TelemetrySample:
@@ -268,6 +295,11 @@ class TestbedNode:
         """How many attempts ended in which state, since this node was made."""
         with self._changed:
             return dict(self._ended)
+
+    def last_result(self) -> TrialResult | None:
+        """Of the last trial that ended with measurements, since this node was made."""
+        with self._changed:
+            return self._last_result
 
     @property
     def software_version(self) -> str:
@@ -299,6 +331,7 @@ class TestbedNode:
         if thread is not None:
             thread.join()
         self._parts.launcher.warm.close()
+        self._parts.launcher.reclaim()
         self._store.close()
 
     def _known(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus | None:
@@ -326,15 +359,18 @@ class TestbedNode:
                 )
             return None
 
-    def _supervise(self, attempt: Attempt, start: Callable[[], RunningTrial]) -> Supervisor:
+    def _supervise(self, attempt: Attempt, start: Callable[[], RunningTrial], *, has_child: bool = True) -> Supervisor:
         return Supervisor(
             attempt,
             start,
-            collect=self._parts.collect,
+            collect=self._aftermath.collect,
+            save=self._store.save_result,
             on_progress=lambda progress: self._note(attempt.attempt_id, progress),
             identity=self._parts.identity,
             clock=self._parts.clock,
             timing=self._parts.timing,
+            oom_kills=self._parts.oom_kills,
+            reclaim=lambda: self._aftermath.tidy(has_child=has_child),
         )
 
     def _start(self, status: AttemptStatus, supervisor: Supervisor) -> None:
@@ -360,7 +396,10 @@ class TestbedNode:
             if self._supervisor is supervisor:
                 self._supervisor = None
                 self._progress = None
+            if supervisor.still_collects:
+                self._straggler = supervisor
             self._ended[result.state] += 1
+            self._last_result = result if result.state.has_result else self._last_result
             self._board.step(result.attempt_id, Progress(state=result.state, at_s=self._now_s()), result)
 
     def _note(self, attempt_id: str, progress: Progress) -> None:
@@ -375,7 +414,8 @@ class TestbedNode:
             if found.attempt is None:
                 continue
             is_alive, start = find_again(found.attempt, found.record)
-            supervisor = self._supervise(found.attempt, start)
+            # A child that is gone must not have the one that runs ended as if it had been left behind.
+            supervisor = self._supervise(found.attempt, start, has_child=is_alive)
             if is_alive and self._supervisor is None:
                 _log.info("Attempt %s is still running: following it to its end", found.status.attempt_id)
                 self._start(found.status, supervisor)
@@ -384,6 +424,7 @@ class TestbedNode:
                 self._run(supervisor)
         if self._supervisor is None:
             self._parts.launcher.warm.end_leftover()
+            self._aftermath.tidy(has_child=True)
 
     def _now_s(self) -> float:
         return self._parts.clock.monotonic_ns() / 1e9

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from contract.trial_result import Capability, NodeIdentity
 from contract.trial_spec import MeterSpec, TrialSpec
+from testbed.child_verdict import count_oom_kills
 from testbed.clock import Clock
 from testbed.launcher import Launcher
 from testbed.meters.base import Thermometer
@@ -26,6 +27,9 @@ class NodeParts:
         collect: makes results.
         clock: of this machine.
         timing: patience of supervisors.
+        oom_kills: counts the kernel's kills for want of memory; None where it does not tell.
+        restore: puts devices back that a dead child left set; raises `DeviceNotRestoredError` where it cannot. Costs
+            next to nothing where there is nothing.
     """
 
     identity: NodeIdentity
@@ -38,3 +42,5 @@ class NodeParts:
     collect: Collect
     clock: Clock
     timing: Timing
+    oom_kills: Callable[[], int | None] = count_oom_kills
+    restore: Callable[[], None] = lambda: None

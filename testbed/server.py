@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 
 from contract.errors import UsageError
+from contract.units import PROTOCOL_VERSION
 from testbed.attempt_folder import write_atomic
 from testbed.http_api import create_app
 from testbed.node import TestbedNode
@@ -141,6 +142,15 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started:
+            _log.info(
+                "joulebed %s, protocol %d, serves %s, process %d, attempts in %s",
+                self._node.software_version,
+                PROTOCOL_VERSION,
+                self._url,
+                os.getpid(),
+                self._node.data_dir,
+            )
         if self.started and self._ready_file is not None:
             write_atomic(self._ready_file, json.dumps({"url": self._url, "pid": os.getpid()}) + "\n")
 

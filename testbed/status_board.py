@@ -120,7 +120,7 @@ class StatusBoard:
 
     def _save(self, status: AttemptStatus) -> None:
         try:
-            self._store.save_status(status, durable=status.state.is_final)
+            self._store.save_status(status)
         except OSError:
             # The trial goes on: its files are what counts, and the status can be told from them after a restart.
             _log.exception("Attempt %s: its status cannot be written", status.attempt_id)

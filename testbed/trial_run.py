@@ -8,15 +8,29 @@ from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import InvalidRequestError, JouleBedError
-from contract.trial_result import LoadReport, MeterCost, Phase, PhaseWindow, SuspectReason, WorkloadReport
+from contract.trial_result import (
+    LoadReport,
+    MeterCost,
+    Phase,
+    PhaseWindow,
+    SettingTaken,
+    SteadyReport,
+    SuspectReason,
+    TemperatureReading,
+    WorkloadReport,
+)
 from contract.trial_spec import SamplingSpec, TrialSpec
 from contract.units import sha256_of
 from energy.trace_log import write_gauges, write_traces
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord, Progress, RequestRecord
-from testbed.clock import Clock
+from testbed.clock import Clock, unix_minus_monotonic_s
+from testbed.conditions import resident_peak_bytes
+from testbed.device_settings import DeviceSettings, no_settings
 from testbed.engines.base import Completion, Engine, GenerationRequest
 from testbed.meters.base import Meter, Thermometer
+from testbed.request_length import refuse_what_cannot_fit, sampling_of
+from testbed.steady_state import SteadyState
 from testbed.workloads.base import PreparedWorkload, Workload
 
 _WARMUP_MESSAGES = ({"role": "user", "content": "Name three colours."},)
@@ -38,6 +52,7 @@ class Parts:
         settle_s: kept idle after the measured phase, so that a sampler outside still brackets its end.
         wrapper_cpu_s: CPU seconds used so far by a sampler that is wrapped around this process; None without one.
         wrapper_settings: the same meter's name -> its settings.
+        devices: what is set on devices for this trial, and put back at its end.
     """
 
     engine: Engine
@@ -48,6 +63,7 @@ class Parts:
     settle_s: float = 0.0
     wrapper_cpu_s: Callable[[], float | None] = lambda: None
     wrapper_settings: Mapping[str, JsonValue] = field(default_factory=dict)
+    devices: DeviceSettings = field(default_factory=no_settings)
 
 
 @dataclass
@@ -56,12 +72,17 @@ class _Story:
 
     origin_s: float
     unix_minus_monotonic_s: float
+    end_unix_minus_monotonic_s: float | None = None
     phases: list[PhaseWindow] = field(default_factory=list)
     load: LoadReport | None = None
     workload: WorkloadReport | None = None
     start_temp_c: float | None = None
     meter_settings: dict[str, JsonValue] = field(default_factory=dict)
     meters: list[MeterCost] = field(default_factory=list)
+    settings: list[SettingTaken] = field(default_factory=list)
+    steady: SteadyReport | None = None
+    temperatures: list[list[TemperatureReading]] = field(default_factory=list)
+    memory_peak_bytes: int | None = None
     reasons: list[SuspectReason] = field(default_factory=list)
 
     def record(self, error: JouleBedError | None) -> ChildRecord:
@@ -115,7 +136,7 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
         What record.json holds.
     """
     monotonic_ns = clock.monotonic_ns()
-    story = _Story(monotonic_ns / 1e9, (clock.time_ns() - monotonic_ns) / 1e9)
+    story = _Story(monotonic_ns / 1e9, unix_minus_monotonic_s(clock))
     progress = ProgressLog(out_dir / attempt_folder.PROGRESS, clock, parts.meters)
     error: JouleBedError | None = None
     try:
@@ -123,6 +144,10 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
     except JouleBedError as raised:
         error = raised
     finally:
+        story.reasons += parts.devices.restore()
+        story.settings = parts.devices.taken
+        story.memory_peak_bytes = resident_peak_bytes()
+        story.end_unix_minus_monotonic_s = unix_minus_monotonic_s(clock)
         progress.close()
     record = story.record(error)
     attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
@@ -133,7 +158,10 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
     progress.note(AttemptState.LOADING)
     # Drawn before anything is loaded or measured: a wrong option must not cost a model load.
     prepared = parts.workload.prepare()
+    refuse_what_cannot_fit(prepared.items, spec.sampling, spec.model.max_model_len)
+    parts.devices.check()
     temperatures = parts.thermometer.read()
+    story.temperatures.append(temperatures)
     story.start_temp_c = max((reading.temp_c for reading in temperatures), default=None)
     wrapper_cpu_start_s, wrapper_start_ns = parts.wrapper_cpu_s(), clock.monotonic_ns()
     story.meter_settings.update(parts.wrapper_settings)
@@ -169,21 +197,28 @@ def _measure(
     concurrency = spec.workload.concurrency
     with _phase(Phase.LOAD, story, clock):
         story.load = parts.warm or parts.engine.load(spec.model, max_concurrency=spec.load_concurrency, seed=spec.seed)
+    refuse_what_cannot_fit(prepared.items, spec.sampling, story.load.max_model_len, "of the loaded model")
+    # After the load, whose speed is not part of the treatment, and before the baseline: net energy is energy above
+    # the idle power of the same setting, and no switch is in any phase.
+    story.reasons += parts.devices.apply()
     if spec.baseline_s > 0:
         progress.note(AttemptState.BASELINE)
         with _phase(Phase.BASELINE, story, clock):
             clock.sleep(spec.baseline_s)
-    if spec.warmup_requests > 0:
-        progress.note(AttemptState.WARMUP)
-        with _phase(Phase.WARMUP, story, clock):
-            parts.engine.generate(_warmup_requests(spec), concurrency=concurrency)
-
     requests = [
-        GenerationRequest(item.item_id, item.messages, spec.sampling, _request_seed(spec.seed, index))
+        GenerationRequest(
+            item.item_id, item.messages, sampling_of(spec.sampling, item), _request_seed(spec.seed, index)
+        )
         for index, item in enumerate(prepared.items)
     ]
     if not requests:
         raise InvalidRequestError("The workload has no items: choose n_items > 0.")
+    if spec.warmup_requests > 0 or spec.steady is not None:
+        progress.note(AttemptState.WARMUP)
+        with _phase(Phase.WARMUP, story, clock):
+            if spec.warmup_requests > 0:
+                parts.engine.generate(_warmup_requests(spec), concurrency=concurrency)
+            _reach_steady_state(spec, parts, requests[0].sampling, clock, story, progress)
     n_done = 0
 
     def count(_: Completion) -> None:
@@ -191,9 +226,13 @@ def _measure(
         n_done += 1
         progress.note(AttemptState.MEASURING, n_done, len(requests))
 
+    story.temperatures.append(parts.thermometer.read())
     progress.note(AttemptState.MEASURING, 0, len(requests))
     with _phase(Phase.MEASURE, story, clock):
-        return parts.engine.generate(requests, concurrency=concurrency, on_completion=count)
+        completions = parts.engine.generate(requests, concurrency=concurrency, on_completion=count)
+    story.temperatures.append(parts.thermometer.read())
+    story.reasons += parts.devices.read_back()
+    return completions
 
 
 class _phase:
@@ -232,6 +271,25 @@ def _warmup_requests(spec: TrialSpec) -> list[GenerationRequest]:
         GenerationRequest(f"warmup-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -1 - i))
         for i in range(spec.warmup_requests)
     ]
+
+
+def _reach_steady_state(
+    spec: TrialSpec, parts: Parts, sampling: SamplingSpec, clock: Clock, story: _Story, progress: ProgressLog
+) -> None:
+    if spec.steady is None:
+        return
+    concurrency = spec.workload.concurrency
+
+    def step(number: int) -> None:
+        first = 1000 + number * concurrency  # far from the warm-up's own
+        requests = [
+            GenerationRequest(f"steady-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -i))
+            for i in range(first, first + concurrency)
+        ]
+        parts.engine.generate(requests, concurrency=concurrency)
+        progress.note(AttemptState.WARMUP, number + 1)
+
+    story.steady = SteadyState(spec.steady, parts.thermometer, parts.meters, clock).reach(step)
 
 
 def _stop_meters(meters: Sequence[Meter], out_dir: Path, story: _Story) -> None:
@@ -278,6 +336,8 @@ def _write_requests(
             first_token_s=done.token_ns[0] / 1e9 if done.token_ns else None,
             finished_s=done.finished_ns / 1e9,
             token_s=[ns / 1e9 for ns in done.token_ns],
+            engine_prefill_s=done.engine_prefill_s,
+            engine_decode_s=done.engine_decode_s,
             messages=[dict(message) for message in item.messages],
             answer=done.text,
             gold_label=item.gold_label,

@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from contract.routes import MAX_TOGETHER_BYTES
 from contract.trial_result import ArtifactRef
 
 _CHUNK_BYTES = 1024 * 1024
+_SMALL_BYTES = 256 * 1024
 
 
 def holds(path: Path, artifact: ArtifactRef) -> bool:
@@ -20,6 +23,21 @@ def holds(path: Path, artifact: ArtifactRef) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
     except FileNotFoundError:
         return False
+
+
+def together(artifacts: Sequence[ArtifactRef], folder: Path) -> list[ArtifactRef]:
+    """Those that one request may fetch: small ones of which nothing is here yet."""
+    room = MAX_TOGETHER_BYTES
+    chosen = []
+    for artifact in artifacts:
+        if artifact.size_bytes <= min(room, _SMALL_BYTES) and not _part(folder / artifact.name).exists():
+            chosen.append(artifact)
+            room -= artifact.size_bytes
+    return chosen
+
+
+def _part(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".part")
 
 
 class ArtifactFile:
@@ -35,7 +53,7 @@ class ArtifactFile:
     def __init__(self, destination: Path, artifact: ArtifactRef) -> None:
         self._destination = destination
         self._artifact = artifact
-        self._part = destination.with_name(destination.name + ".part")
+        self._part = _part(destination)
         self._file: BinaryIO
         self._hash = hashlib.sha256()
         self.n_bytes = 0
@@ -69,7 +87,7 @@ class ArtifactFile:
         self._hash = hashlib.sha256()
         self.n_bytes = 0
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append."""
         self._file.write(chunk)
         self._hash.update(chunk)

@@ -32,8 +32,12 @@ class TestbedClient(Protocol):
         """
         ...
 
-    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+    def status(
+        self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+    ) -> AttemptStatus:
         """Where an attempt is; waits up to `wait_s` for a version above `after_version`.
+
+        With `with_result`, the status of an attempt that is over may bring its result along.
 
         Raises:
             AttemptNotFoundError: the testbed has never seen it.
@@ -48,11 +52,11 @@ class TestbedClient(Protocol):
         """
         ...
 
-    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
-        """Download one file, resuming what is there, verify size and SHA-256, and move it into place atomically.
+    def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+        """Download files, resuming what is there; verify size and SHA-256 of each, and move it into place atomically.
 
         Raises:
-            ArtifactCorruptError: it does not verify, twice.
+            ArtifactCorruptError: one does not verify, twice.
         """
         ...
 

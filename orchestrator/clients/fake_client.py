@@ -135,7 +135,9 @@ class FakeClient:
         self._attempts[attempt_id] = _Attempt(spec, status, trial, [*trial.steps, trial.state])
         return status
 
-    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+    def status(
+        self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+    ) -> AttemptStatus:
         """See `TestbedClient.status`. The attempt goes on when somebody waits a second for it, and only then."""
         self._enter("status", attempt_id)
         attempt = self._find(attempt_id)
@@ -165,19 +167,20 @@ class FakeClient:
             artifacts=[_artifact()],
         )
 
-    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
-        """See `TestbedClient.fetch_artifact`."""
-        self._enter("fetch_artifact", attempt_id)
+    def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+        """See `TestbedClient.fetch_artifacts`."""
+        self._enter("fetch_artifacts", attempt_id)
         attempt = self._find(attempt_id)
-        if artifact.name != _artifact().name:
-            raise AttemptNotFoundError(f"Attempt {attempt_id} has no artifact {artifact.name}. See its result.")
-        if holds(destination, artifact):
-            return
-        with ArtifactFile(destination, artifact) as file:
-            file.restart()
-            file.write(_CONTENT[::-1] if attempt.trial.is_corrupt else _CONTENT)
-            if not file.place():
-                raise ArtifactCorruptError(f"{artifact.name} does not verify. The run is tried again.")
+        for artifact in artifacts:
+            if artifact.name != _artifact().name:
+                raise AttemptNotFoundError(f"Attempt {attempt_id} has no artifact {artifact.name}. See its result.")
+            if holds(folder / artifact.name, artifact):
+                continue
+            with ArtifactFile(folder / artifact.name, artifact) as file:
+                file.restart()
+                file.write(_CONTENT[::-1] if attempt.trial.is_corrupt else _CONTENT)
+                if not file.place():
+                    raise ArtifactCorruptError(f"{artifact.name} does not verify. The run is tried again.")
 
     def cancel(self, attempt_id: str) -> AttemptStatus:
         """See `TestbedClient.cancel`."""

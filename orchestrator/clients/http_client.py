@@ -25,7 +25,7 @@ from contract.trial_result import (
 )
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION, WireModel
-from orchestrator.clients.artifact_file import ArtifactFile, holds
+from orchestrator.clients.artifact_file import ArtifactFile, holds, together
 from orchestrator.clients.protocol import check_version
 
 TOKEN_VARIABLE = "JOULEBED_TOKEN"
@@ -127,32 +127,29 @@ class HttpClient:
         path = routes.ATTEMPT.format(attempt_id=attempt_id)
         return self._ask("PUT", path, AttemptStatus, body=spec.model_dump_json())
 
-    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+    def status(
+        self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+    ) -> AttemptStatus:
         """See `TestbedClient.status`."""
         wait_s = min(wait_s, routes.MAX_WAIT_S)
-        path = routes.ATTEMPT.format(attempt_id=attempt_id) + f"?wait_s={wait_s:g}&after_version={after_version}"
+        query = f"?wait_s={wait_s:g}&after_version={after_version}{'&with_result=true' if with_result else ''}"
+        path = routes.ATTEMPT.format(attempt_id=attempt_id) + query
         return self._ask("GET", path, AttemptStatus, read_s=_READ_S + wait_s)
 
     def result(self, attempt_id: str) -> TrialResult:
         """See `TestbedClient.result`."""
         return self._ask("GET", routes.RESULT.format(attempt_id=attempt_id), TrialResult)
 
-    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
-        """See `TestbedClient.fetch_artifact`."""
-        if holds(destination, artifact):
-            return
-        path = routes.ARTIFACT.format(attempt_id=attempt_id, name=artifact.name)
-        with ArtifactFile(destination, artifact) as file:
-            for _ in range(2):
-                if not file.is_complete:
-                    self._repeat(lambda: self._download(path, file))
-                if file.place():
-                    return
-        raise ArtifactCorruptError(
-            f"{artifact.name} of attempt {attempt_id} does not have the size and SHA-256 that its result lists, twice. "
-            "The run is tried again; if it happens again, check disk and memory of both machines.",
-            artifact=artifact.name,
-        )
+    def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+        """See `TestbedClient.fetch_artifacts`."""
+        missing = [each for each in artifacts if not holds(folder / each.name, each)]
+        small = together(missing, folder)
+        if len(small) > 1:
+            # A request costs more than a small file does.
+            placed = self._fetch_together(attempt_id, small, folder)
+            missing = [each for each in missing if each.name not in placed]
+        for artifact in missing:
+            self._fetch(attempt_id, artifact, folder / artifact.name)
 
     def cancel(self, attempt_id: str) -> AttemptStatus:
         """See `TestbedClient.cancel`."""
@@ -244,6 +241,41 @@ class HttpClient:
             raise _foreign(self.url, f"it answers HTTP {response.status_code} without a reason") from None
         raise error_from_body(body)
 
+    def _fetch_together(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> set[str]:
+        """Fetch small files with one request; the names of those that verified and are in place."""
+        names = "&".join(f"name={artifact.name}" for artifact in artifacts)
+        path = f"{routes.ARTIFACTS.format(attempt_id=attempt_id)}?{names}"
+
+        def once() -> httpx.Response:
+            response = self._send_and_read("GET", path)
+            self._check(response)
+            return response
+
+        content = memoryview(self._repeat(once).content)
+        placed: set[str] = set()
+        begin = 0
+        for artifact in artifacts:
+            with ArtifactFile(folder / artifact.name, artifact) as file:
+                file.write(content[begin : begin + artifact.size_bytes])
+                if file.place():
+                    placed.add(artifact.name)
+            begin += artifact.size_bytes
+        return placed
+
+    def _fetch(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
+        path = routes.ARTIFACT.format(attempt_id=attempt_id, name=artifact.name)
+        with ArtifactFile(destination, artifact) as file:
+            for _ in range(2):
+                if not file.is_complete:
+                    self._repeat(lambda: self._download(path, file))
+                if file.place():
+                    return
+        raise ArtifactCorruptError(
+            f"{artifact.name} of attempt {attempt_id} does not have the size and SHA-256 that its result lists, twice. "
+            "The run is tried again; if it happens again, check disk and memory of both machines.",
+            artifact=artifact.name,
+        )
+
     def _download(self, path: str, file: ArtifactFile) -> None:
         headers = [("Range", f"bytes={file.n_bytes}-")] if file.n_bytes else []
         response = self._send("GET", path, headers=headers)
@@ -254,6 +286,8 @@ class HttpClient:
                 raise _NoAnswerError("the testbed's file is shorter than what is here")
             if response.status_code not in (200, 206):
                 response.read()
+                self._check(response)
+                raise _NoAnswerError(f"HTTP {response.status_code} instead of a file")
             self._check(response)
             continues = response.headers.get("Content-Range", "").startswith(f"bytes {file.n_bytes}-")
             if file.n_bytes and not (response.status_code == 206 and continues):

@@ -50,16 +50,34 @@ class LocalClient:
         """See `TestbedClient.submit`."""
         return self._node.submit(attempt_id, spec)
 
-    def status(self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0) -> AttemptStatus:
+    def status(
+        self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+    ) -> AttemptStatus:
         """See `TestbedClient.status`."""
-        return self._node.status(attempt_id, after_version=after_version, wait_s=wait_s)
+        return self._node.status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
 
     def result(self, attempt_id: str) -> TrialResult:
         """See `TestbedClient.result`."""
         return self._node.result(attempt_id)
 
-    def fetch_artifact(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
-        """See `TestbedClient.fetch_artifact`."""
+    def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+        """See `TestbedClient.fetch_artifacts`."""
+        for artifact in artifacts:
+            self._copy(attempt_id, artifact, folder / artifact.name)
+
+    def cancel(self, attempt_id: str) -> AttemptStatus:
+        """See `TestbedClient.cancel`."""
+        return self._node.cancel(attempt_id)
+
+    def acknowledge(self, attempt_id: str) -> AttemptStatus:
+        """See `TestbedClient.acknowledge`."""
+        return self._node.acknowledge(attempt_id)
+
+    def close(self) -> None:
+        """See `TestbedClient.close`."""
+        self._node.close()
+
+    def _copy(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
         if holds(destination, artifact):
             return
         source = self._node.artifact_path(attempt_id, artifact.name)
@@ -76,15 +94,3 @@ class LocalClient:
             "The run is tried again; if it happens again, check this machine's disk.",
             artifact=artifact.name,
         )
-
-    def cancel(self, attempt_id: str) -> AttemptStatus:
-        """See `TestbedClient.cancel`."""
-        return self._node.cancel(attempt_id)
-
-    def acknowledge(self, attempt_id: str) -> AttemptStatus:
-        """See `TestbedClient.acknowledge`."""
-        return self._node.acknowledge(attempt_id)
-
-    def close(self) -> None:
-        """See `TestbedClient.close`."""
-        self._node.close()

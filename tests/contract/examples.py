@@ -11,6 +11,7 @@ from contract.trial_result import (
     CheckProblem,
     CheckReport,
     CheckRequest,
+    Conditions,
     EnergyMethod,
     EnergyReading,
     EnergySummary,
@@ -20,6 +21,8 @@ from contract.trial_result import (
     NodeInfo,
     Phase,
     PhaseWindow,
+    SettingTaken,
+    SteadyReport,
     SuspectReason,
     TaskScore,
     TelemetrySample,
@@ -27,7 +30,16 @@ from contract.trial_result import (
     TrialResult,
     WorkloadReport,
 )
-from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
+from contract.trial_spec import (
+    ActuatorSpec,
+    EngineSpec,
+    MeterSpec,
+    ModelSpec,
+    SamplingSpec,
+    SteadySpec,
+    TrialSpec,
+    WorkloadSpec,
+)
 from contract.units import PROTOCOL_VERSION
 
 AT = datetime(2026, 11, 21, 12, 0, 0, 250000, tzinfo=UTC)
@@ -41,11 +53,19 @@ SPEC = TrialSpec(
     model=ModelSpec(
         name="llama-3.2-1b", source="hf:meta-llama/Llama-3.2-1B-Instruct", revision="abc123", max_model_len=4096
     ),
-    engine=EngineSpec(name="vllm", lifetime="block", max_concurrency=32, options={"dtype": "bfloat16", "threads": 1}),
+    engine=EngineSpec(
+        name="vllm",
+        lifetime="block",
+        max_concurrency=32,
+        memory_limit_gib=16.0,
+        options={"dtype": "bfloat16", "threads": 1},
+    ),
     sampling=SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=2048),
     workload=WorkloadSpec(name="superglue", concurrency=4, options={"task": "RTE", "n_items": 80}),
     meter=MeterSpec(name="energibridge", expected_clock_mhz={"gpu:0": 1005.0}),
+    actuators=[ActuatorSpec(name="nvml_power_limit", domain="gpu:0", setting={"power_limit_w": 300.0})],
     baseline_s=10.0,
+    steady=SteadySpec(max_s=120.0, window_s=30.0),
 )
 
 NODE = NodeIdentity(
@@ -138,6 +158,28 @@ RESULT = TrialResult(
         settings={"dtype": "bfloat16"},
     ),
     meters=[MeterCost(name="energibridge", cpu_s=0.4, window_s=125.0, cpu_share=0.0032)],
+    settings=[
+        SettingTaken(
+            actuator="nvml_power_limit",
+            domain="gpu:0",
+            wanted={"power_limit_w": 300.0},
+            taken={"power_limit_w": 300.0},
+            at_end={"power_limit_w": None},
+            original={"uuid": "GPU-0000", "power_limit_mw": 700000},
+            switch_s=0.015,
+            is_restored=True,
+            note="a note",
+        )
+    ],
+    steady=SteadyReport(is_steady=True, rule="temperature", waited_s=61.5, n_requests=9, slope_c_per_min=0.25),
+    conditions=Conditions(
+        max_temp_c=71.5,
+        max_temp_sensor="gpu:0 (nvml)",
+        temp_rise_c=33.0,
+        memory_peak_bytes=2147483648,
+        gpu_memory_peak_bytes=17179869184,
+        throttled_share=0.0,
+    ),
     node=NODE,
     artifacts=[ArtifactRef(name="requests.jsonl", size_bytes=1234, sha256="c" * 64)],
 )
@@ -162,6 +204,8 @@ EXAMPLES = {
         identity=NODE,
         capabilities=[Capability(seam="meter", name="rapl", available=False, message="No powercap folder.")],
         temperatures=[TemperatureReading(sensor="gpu:0", temp_c=38.5)],
+        disk_free_bytes=10_000_000_000,
+        disk_total_bytes=500_000_000_000,
     ),
     "check_request": CheckRequest(specs=[SPEC]),
     "check_report": CheckReport(

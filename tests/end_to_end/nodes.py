@@ -17,6 +17,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "end-to-end-token"
+READY_S = 120.0
+"""For a testbed to start: it first ends what an earlier one left, on a machine that may be busy."""
 
 CONFIG = """
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
@@ -117,7 +119,7 @@ class Testbed:
         command += ["--data-dir", str(self.folder / "testbed-data"), "--ready-file", str(ready), *self._arguments]
         with (self.folder / "testbed.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + READY_S
         while not ready.exists():
             assert self.process.poll() is None, (self.folder / "testbed.log").read_text()
             assert time.monotonic() < deadline, "the testbed did not get ready"
@@ -148,14 +150,21 @@ def running_testbed(folder: Path, *arguments: str, **options: Any) -> Iterator[T
 
 
 def start_orchestrator(
-    config: Path, testbed_url: str, results: Path, *, prefix: Sequence[str] = (), token: str = TOKEN
+    config: Path,
+    testbed_url: str,
+    results: Path,
+    *,
+    prefix: Sequence[str] = (),
+    token: str = TOKEN,
+    extra_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen[bytes]:
     """`orchestrator run` as a process; its output goes to orchestrator.log beside the experiment's folder."""
     results.mkdir(parents=True, exist_ok=True)
     command = [*prefix, sys.executable, "-m", "orchestrator", "run", str(config), "--testbed", testbed_url]
     command += ["--results", str(results)]
     with (results / "orchestrator.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment(JOULEBED_TOKEN=token), stdout=log, stderr=log)
+        env = environment(**{"JOULEBED_TOKEN": token, **extra_environment})
+        return subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
 
 def runners(testbed_data: Path) -> list[psutil.Process]:

@@ -37,7 +37,7 @@ class Collector(SilentView):
     def status(self, status: AttemptStatus) -> None:
         self.on_status(status)
 
-    def waiting(self, message: str) -> None:
+    def waiting(self, message: str, code: str = "") -> None:
         self.waits.append(message)
 
     def attempt_ended(self, end: AttemptEnd) -> None:
@@ -54,13 +54,11 @@ class Campaign:
         self.view = Collector()
         self.stop = StopRequest(clock=self.clock, sleep=self.clock.sleep)
         self.n_exports = 0
+        self.export = self.count_export
         self.store = SqlStore.open(folder / "run_table.sqlite", create=True)
         self.store.create_experiment(plan(n_runs, max_attempts))
 
     def run(self, client: FakeClient, cooldown: Cooldown = NO_COOLDOWN, **settings: Any) -> CampaignOutcome:
-        def export() -> None:
-            self.n_exports += 1
-
         return Controller(
             self.store,
             client,
@@ -71,10 +69,13 @@ class Campaign:
             artifacts=ArtifactFolder(self.folder),
             view=self.view,
             stop=self.stop,
-            export=export,
+            export=self.export,
             settings=ControllerSettings(**settings),
             clock=self.clock,
         ).run()
+
+    def count_export(self) -> None:
+        self.n_exports += 1
 
     def states(self) -> list[RunState]:
         return [row.state for row in self.store.runs()]

@@ -1,11 +1,13 @@
 """The loop on a real run table and a scripted testbed; no time passes."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import (
+    ChildDiedError,
     EngineError,
     ErrorBody,
     ModelNotFoundError,
@@ -15,6 +17,7 @@ from contract.trial_spec import TrialSpec
 from orchestrator.campaign import Ending
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown
+from orchestrator.store.sql_store import SqlStore
 from tests.orchestrator.campaigns import Campaign, failing, scripted
 from tests.orchestrator.doubles import spec
 
@@ -134,6 +137,41 @@ def test_stops_early_when_every_run_fails_alike(tmp_path: Path) -> None:
     assert (outcome.counts[RunState.DONE], outcome.counts[RunState.FAILED]) == (1, 19)
 
 
+def test_stops_when_a_machine_breaks_in_the_middle(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, n_runs=20)
+    broken = failing(ChildDiedError("The child died."))
+    client = FakeClient(lambda trial, n_before: FakeTrial() if trial.run_id == spec(0).run_id else broken)
+    outcome = campaign.run(client)
+    assert outcome.ending is Ending.HOPELESS
+    assert (outcome.counts[RunState.DONE], outcome.counts[RunState.FAILED]) == (1, 2)
+
+
+def test_pauses_grow_while_failures_follow_one_another(campaign: Campaign) -> None:
+    client = FakeClient(scripted(*[failing(ChildDiedError("The child died."))] * 2))
+    assert campaign.run(client, retry_pause_s=10.0).counts[RunState.DONE] == 3
+    assert campaign.view.waits == ["The child died. Going on in 10 s.", "The child died. Going on in 20 s."]
+    assert 30 <= campaign.clock.now_s < 40
+
+
+def test_waits_for_the_runs_of_another_orchestrator(campaign: Campaign) -> None:
+    client = FakeClient()
+    with closing(SqlStore.open(campaign.folder / "run_table.sqlite", owner="elsewhere:1:1", create=False)) as other:
+        claim = other.claim_next("fake")
+        assert claim is not None
+
+        def waiting(message: str, code: str = "") -> None:
+            campaign.view.waits.append(message)
+            if len(campaign.view.waits) == 3:
+                other.finish(claim.attempt_id, AttemptState.CANCELLED)
+
+        campaign.view.waiting = waiting  # type: ignore[method-assign]
+        outcome = campaign.run(client)
+    assert outcome.ending is Ending.FINISHED
+    assert outcome.counts[RunState.DONE] == 3
+    assert len(campaign.view.waits) == 3
+    assert "another orchestrator" in campaign.view.waits[0]
+
+
 def test_different_failures_are_not_hopeless(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path, n_runs=6)
     codes = ["a", "b"]
@@ -160,7 +198,7 @@ def test_a_full_disk_stops_a_campaign_that_can_go_on(campaign: Campaign, tmp_pat
 def test_states_that_pass_at_once_cost_no_commit(campaign: Campaign) -> None:
     client = FakeClient()
     status = client.status
-    client.status = lambda attempt_id, *, after_version=-1, wait_s=0.0: status(  # type: ignore[method-assign]
+    client.status = lambda attempt_id, *, after_version=-1, wait_s=0.0, with_result=False: status(  # type: ignore[method-assign]
         attempt_id, after_version=after_version, wait_s=10 * wait_s
     )
     campaign.run(client)

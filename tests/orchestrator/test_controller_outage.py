@@ -19,7 +19,7 @@ from tests.orchestrator.campaigns import AWAY, NO_COOLDOWN, Campaign, leave
 from tests.orchestrator.doubles import spec
 
 
-@pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifact", "acknowledge"])
+@pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifacts", "acknowledge"])
 def test_a_testbed_that_stays_away_for_a_while(campaign: Campaign, method: str) -> None:
     client = FakeClient(failures={method: [AWAY] * 3})
     outcome = campaign.run(client)
@@ -30,7 +30,7 @@ def test_a_testbed_that_stays_away_for_a_while(campaign: Campaign, method: str) 
         assert campaign.view.waits and "No answer" in campaign.view.waits[0]
 
 
-@pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifact"])
+@pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifacts"])
 def test_a_testbed_that_stays_away_stops_a_campaign_that_can_go_on(campaign: Campaign, method: str) -> None:
     client = FakeClient(failures={method: [AWAY] * 10_000})
     outcome = campaign.run(client, unreachable_after_s=600.0)
@@ -98,7 +98,7 @@ def test_a_testbed_that_forgets_in_the_middle(campaign: Campaign) -> None:
 def test_waits_for_somebody_elses_trial(campaign: Campaign) -> None:
     client = FakeClient()
     client.submit("foreign", spec(99))
-    campaign.view.waiting = lambda message: (  # type: ignore[method-assign]
+    campaign.view.waiting = lambda message, code="": (  # type: ignore[method-assign]
         client.cancel("foreign") if campaign.clock.now_s > 20 else None,
         campaign.view.waits.append(message),
     )[1]
@@ -139,7 +139,7 @@ def test_an_attempt_that_another_finished_is_left_to_it(campaign: Campaign) -> N
             campaign.store.finish(status.attempt_id, AttemptState.CANCELLED)
             stolen.append(status.attempt_id)
 
-    def waiting(message: str) -> None:
+    def waiting(message: str, code: str = "") -> None:
         campaign.view.waits.append(message)
         client.cancel(stolen[0])
 

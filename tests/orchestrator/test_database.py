@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex
 
 from contract.attempt_state import RunState
 from contract.errors import UsageError
+from orchestrator.store.database import database_url, told
 from orchestrator.store.schema import ATTEMPT, HEAD, METADATA, RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
 from tests.contract.examples import RESULT
@@ -149,7 +152,7 @@ def test_what_is_no_run_table_is_refused(tmp_path: Path) -> None:
         SqlStore.open(tmp_path / "empty", create=False)
 
     (tmp_path / "text").write_text("this is not a database, but long enough to be looked at " * 20)
-    with pytest.raises(UsageError, match=r"not a database.*Move the file away"):
+    with pytest.raises(UsageError, match=r"not a database.*deletes nothing: orchestrator repair"):
         SqlStore.open(tmp_path / "text", create=True)
 
     with closing(sqlite3.connect(tmp_path / "foreign")) as connection:
@@ -171,7 +174,7 @@ def test_a_lock_that_stays_is_told(store: SqlStore, path: Path) -> None:
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(UsageError, match=r"locked.*Another program holds it"):
+        with pytest.raises(UsageError, match=r"locked.*(Another program|Process \d+ .*) holds it"):
             store.claim_next("box")
         assert store.counts()[RunState.TODO] == 3  # reading waits for nobody
         other.execute("ROLLBACK")
@@ -185,7 +188,7 @@ def test_a_damaged_file_is_told(store: SqlStore, path: Path) -> None:
         file.seek(100)
         file.write(b"\xff" * (size - 100))
     with (
-        pytest.raises(UsageError, match=r"malformed.*Move the file away"),
+        pytest.raises(UsageError, match=r"malformed.*deletes nothing: orchestrator repair"),
         closing(SqlStore.open(path, create=False)) as opened,
     ):
         opened.runs()
@@ -196,3 +199,24 @@ def test_read_only_is_told(store: SqlStore, path: Path) -> None:
         connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(UsageError, match=r"readonly.*Check the permissions"):
         store.remember("key", 1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:hunter2-hunter2@host:no-port/db",
+        "://me:hunter2-hunter2@host",
+        "x y://me:hunter2-hunter2@h",
+    ],
+)
+def test_a_password_in_a_wrong_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        database_url(url)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_password_is_hidden_wherever_a_database_is_named() -> None:
+    url = database_url("postgresql+psycopg://me:hunter2-hunter2@host/db")
+    with pytest.raises(UsageError, match=r"me:\*\*\*@host") as caught, told(url):
+        raise OperationalError("SELECT 1", None, Exception("connection refused"))
+    assert "hunter2" not in caught.value.message

@@ -270,7 +270,7 @@ def ranges(server: Server) -> list[str | None]:
 
 def test_a_download_goes_on_where_it_broke(serve: Serve, tmp_path: Path) -> None:
     client, server = serve(ranged(CONTENT, stop_after=300_000), ranged(CONTENT))
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
     first, second = ranges(server)
     assert first is None
@@ -281,24 +281,24 @@ def test_a_download_goes_on_where_it_broke(serve: Serve, tmp_path: Path) -> None
 def test_a_download_of_an_earlier_process_counts(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
     client, server = serve(ranged(CONTENT))
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert ranges(server) == ["bytes=1000-"]
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert len(server.requests) == 1
 
 
 def test_a_server_that_ignores_ranges_starts_over(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "data.bin.part").write_bytes(b"x" * 1000)
     client, _ = serve(ranged(CONTENT, honours=False))
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
 def test_a_wrong_part_is_thrown_away_and_fetched_afresh(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "data.bin.part").write_bytes(b"x" * 1000)
     client, server = serve(ranged(CONTENT))
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
     assert ranges(server) == ["bytes=1000-", None]
 
@@ -307,7 +307,7 @@ def test_a_wrong_part_is_thrown_away_and_fetched_afresh(serve: Serve, tmp_path: 
 def test_a_file_that_never_verifies(serve: Serve, tmp_path: Path, content: bytes) -> None:
     client, server = serve(ranged(content))
     with pytest.raises(ArtifactCorruptError, match=r"data\.bin"):
-        client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+        client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert len(server.requests) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -319,8 +319,39 @@ def test_a_part_longer_than_the_testbeds_file(serve: Serve, tmp_path: Path) -> N
         handler.answer(ErrorBody(code="invalid_request", message="No such range.").model_dump_json().encode(), 416)
 
     client, server = serve(refuse, ranged(CONTENT))
-    client.fetch_artifact("a1", artifact(), tmp_path / "data.bin")
+    client.fetch_artifacts("a1", [artifact()], tmp_path)
     assert ranges(server) == ["bytes=1000-", None]
+
+
+def small(name: str, content: bytes) -> ArtifactRef:
+    return ArtifactRef(name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_small_files_come_together(serve: Serve, tmp_path: Path) -> None:
+    files = {"a.csv": b"aa", "b.csv": b"bbb", "c.csv": b"cccc"}
+    client, server = serve(lambda handler: handler.answer(b"".join(files.values())))
+    client.fetch_artifacts("a1", [small(name, content) for name, content in files.items()], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert [path for _, path, _ in server.requests] == ["/v1/attempts/a1/artifacts?name=a.csv&name=b.csv&name=c.csv"]
+
+
+def test_large_and_begun_files_come_alone(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "b.csv.part").write_bytes(b"b")
+    client, server = serve(lambda handler: handler.answer(b"aacc"), ranged(CONTENT), ranged(b"bbb"))
+    wanted = [small("a.csv", b"aa"), artifact(), small("b.csv", b"bbb"), small("c.csv", b"cc")]
+    client.fetch_artifacts("a1", wanted, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "c.csv", "data.bin"]
+    assert [path.rpartition("/")[2] for _, path, _ in server.requests] == [
+        "artifacts?name=a.csv&name=c.csv",
+        "data.bin",
+        "b.csv",
+    ]
+
+
+def test_of_files_that_come_together_the_wrong_ones_are_fetched_afresh(serve: Serve, tmp_path: Path) -> None:
+    client, _ = serve(lambda handler: handler.answer(b"aaXXX"), ranged(b"bbb"))
+    client.fetch_artifacts("a1", [small("a.csv", b"aa"), small("b.csv", b"bbb")], tmp_path)
+    assert (tmp_path / "b.csv").read_bytes() == b"bbb"
 
 
 def test_token_comes_from_file_or_environment(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from contract.attempt_state import AttemptState, RunState
 from contract.errors import ChildDiedError, ErrorBody, ModelNotFoundError, PlanChangedError, UsageError
 from contract.trial_result import TrialResult
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.store.base import Claim, RunLedger, RunReader
+from orchestrator.store.base import Claim, RunLedger, RunReader, TakenOverError
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import LEASE_S, SqlStore
 from orchestrator.suspicion import SuspectResultError
@@ -81,6 +82,22 @@ def test_the_plan_comes_back_as_it_was(store: SqlStore) -> None:
     assert [(run.position, run.run_id, run.attempts) for run in reader.runs()] == [
         (i, f"run_{i}_repetition_0", ()) for i in range(3)
     ]
+
+
+def test_runs_are_read_a_few_at_a_time_and_all_of_them(path: Path) -> None:
+    with closing(SqlStore.open(path, owner="me", create=True)) as store:
+        store.create_experiment(plan(450))
+        ends = [end(store, AttemptState.SUCCEEDED)[0] for _ in range(3)]
+        read = list(store.each_run())
+        assert read == store.runs()
+    assert [run.position for run in read] == list(range(450))
+    found = [attempt.attempt_id for run in read for attempt in run.attempts]
+    assert found == [claim.attempt_id for claim in ends]
+    assert [len(run.attempts) for run in read[:4]] == [1, 1, 1, 0]
+
+
+def test_an_outline_of_the_plan_has_all_but_its_runs(store: SqlStore) -> None:
+    assert store.plan(with_runs=False) == replace(plan(3), runs=())
 
 
 def test_an_empty_store_has_no_plan(path: Path) -> None:
@@ -241,6 +258,25 @@ def test_an_open_attempt_is_its_owners_until_the_lease_runs_out(path: Path) -> N
         assert first.claim_next("box") is None
         assert second.events()[-1].message == "taken over from elsewhere:1:1"
         assert second.runs()[0].attempts[0].testbed == "box"  # which has it
+
+
+def test_who_was_silent_for_too_long_cannot_write_any_more(path: Path) -> None:
+    now = Now()
+    with (
+        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as silent,
+        closing(SqlStore.open(path, owner="me", create=False, now=now)) as other,
+    ):
+        silent.create_experiment(plan(1))
+        claim = claimed(silent)
+        now.at += timedelta(seconds=LEASE_S + 1)
+        assert claimed(other) == claim
+        with pytest.raises(TakenOverError, match="taken over by me"):
+            silent.record_state(claim.attempt_id, AttemptState.SUBMITTED)
+        with pytest.raises(TakenOverError):
+            silent.finish(claim.attempt_id, AttemptState.CANCELLED)
+        other.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim))
+        # What is over is over, whoever asks.
+        assert silent.finish(claim.attempt_id, AttemptState.CANCELLED) is RunState.DONE
 
 
 def test_an_attempt_that_no_testbed_has_goes_to_the_new_owners(path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_retry_waits_for_the_gate_again(campaign: Campaign) -> None:
     assert [each.cooldown.gate for each in (first, second) if each.cooldown] == ["timed_out", "open"]
 
 
-@pytest.mark.parametrize("method", ["status", "result", "fetch_artifact"])
+@pytest.mark.parametrize("method", ["status", "result", "fetch_artifacts"])
 def test_a_warm_start_is_known_to_whoever_goes_on(campaign: Campaign, method: str) -> None:
     """The process that saw the gate time out is gone before the result comes."""
     client = warm_after_idle()
@@ -158,7 +158,7 @@ def test_a_machine_that_anothers_trial_has_warmed(campaign: Campaign) -> None:
     client = FakeClient(temp_c=lambda: temp_c[0])
     client.submit("foreign", spec(99))
 
-    def waiting(message: str) -> None:
+    def waiting(message: str, code: str = "") -> None:
         temp_c[0] = 60.0
         if campaign.clock.now_s > 20:
             client.cancel("foreign")

