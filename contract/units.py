@@ -32,8 +32,14 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class WireModel(BaseModel):
     """Base of all messages: immutable, no unknown fields, no NaN."""
 
+    # The names of fields are worth a cache of strings; ids are not: they come once, and fill it with a megabyte.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, ser_json_inf_nan="null"
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="null",
+        cache_strings="keys",
     )
 
 

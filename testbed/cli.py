@@ -52,6 +52,7 @@ def serve(
     """Answer the orchestrator until SIGTERM or Ctrl-C; a running trial is cancelled then."""
     # Imported here: `--help` must not wait for a web framework.
     from contract.log_line import secret_values
+    from testbed.allocator import give_back_large_blocks
     from testbed.log import configure_log
     from testbed.model_policy import DEFAULT, ModelPolicy
     from testbed.node import TestbedNode
@@ -66,6 +67,7 @@ def serve(
     configure_log(log_level, "json" if log_format == "json" else "text", secrets=secrets)
     # Results, logs and the token are their owner's: the children inherit this too.
     os.umask(0o077)
+    give_back_large_blocks()
     child_env = {}
     if superglue_dir is not None:
         if not superglue_dir.is_dir():
