@@ -213,6 +213,8 @@ def serve(
         access_log=False,
         server_header=False,
         ws="none",
+        # Nothing in front of it is trusted to say who asks.
+        proxy_headers=False,
         lifespan="off",
         # The orchestrator keeps one connection over a campaign, cooldowns included.
         timeout_keep_alive=_KEEP_ALIVE_S,
