@@ -108,7 +108,7 @@ def test_hanging_neither_answers_nor_spins():
 def test_importing_the_registry_imports_no_engine():
     code = (
         "import sys, testbed.engines.registry as r, testbed.engines.model_source, testbed.engines.vllm_engine\n"
-        "import testbed.engines.llama_cpp_engine\n"
+        "import testbed.engines.llama_cpp_engine, testbed.engines.transformers_engine\n"
         "r.ENGINES.create('fake')\n"
         "print({'torch', 'vllm', 'transformers', 'xllamacpp', 'huggingface_hub', 'numpy'} & set(sys.modules))\n"
     )
@@ -116,7 +116,7 @@ def test_importing_the_registry_imports_no_engine():
     assert done.stdout == "set()\n"
 
 
-def test_the_registry_knows_three_engines():
-    assert ENGINES.names == ["vllm", "llama_cpp", "fake"]
-    with pytest.raises(UnknownNameError, match="vllm, llama_cpp, fake"):
-        ENGINES.create("transformers")
+def test_the_registry_knows_its_engines():
+    assert ENGINES.names == ["vllm", "llama_cpp", "transformers", "fake"]
+    with pytest.raises(UnknownNameError, match="vllm, llama_cpp, transformers, fake"):
+        ENGINES.create("tgi")
