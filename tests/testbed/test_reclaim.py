@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -108,6 +109,10 @@ class TestProcesses:
         assert reclaimer.find() == []
         assert reclaimer.end_all() == ""
         assert steps == []
+        # It was taken out of the shown folder at once: SIGKILL itself may still be on its way.
+        deadline_s = time.monotonic() + 10
+        while is_alive(pid) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
         assert not is_alive(pid)
 
     def test_without_any_environment_are_waited_for_once(self, tmp_path: Path, start: Callable[..., int]) -> None:

@@ -146,7 +146,9 @@ def test_a_program_that_cannot_be_executed_is_unavailable(tmp_path: Path) -> Non
 
 def test_a_meter_that_was_mended_is_found_without_a_restart() -> None:
     answers = iter([MeterProbe(False, "Run: sudo chmod"), MeterProbe(True, "here")])
-    registry: Any = SimpleNamespace(create=lambda name, **options: SimpleNamespace(probe=lambda: next(answers)))
+    registry: Any = SimpleNamespace(
+        create_from_spec=lambda name, options, **own: SimpleNamespace(probe=lambda: next(answers))
+    )
     selector = MeterSelector(meters=registry)
     with pytest.raises(MeterUnavailableError, match="sudo chmod"):
         selector.choose(MeterSpec(name="rapl"))
