@@ -125,33 +125,38 @@ def is_ablation(summary: Summary) -> bool:
     return any(name in summary.by for name in SETTINGS if name != "model")
 
 
-def ablate(summary: Summary, *, seed: int) -> Ablation:
+def ablate(
+    summary: Summary, *, seed: int, settings: Sequence[str] | None = None, n_resamples: int = N_RESAMPLES
+) -> Ablation:
     """Compare the configurations of an experiment.
 
     Args:
         summary: by all factors.
         seed: of the bootstrap of the ranks.
+        settings: factors that make a configuration, the others being the work; None: the settings of an engine.
+        n_resamples: of that bootstrap.
 
     Raises:
         UsageError: it has no such factor, or no repetition did all of the work with an energy.
     """
-    if not is_ablation(summary):
+    if settings is None and not is_ablation(summary):
         raise UsageError(f"{summary.experiment.name} varies no setting of an engine: {', '.join(SETTINGS[1:])}.")
-    names = [name for name in summary.by if name in SETTINGS]
+    making = SETTINGS if settings is None else tuple(settings)
+    names = [name for name in summary.by if name in making]
     distinct = {
         name: list(dict.fromkeys(row.treatment[name] for row in summary.treatments if row.n_counted)) for name in names
     }
-    settings = tuple(name for name in names if len(distinct[name]) > 1)
-    work = tuple(name for name in summary.by if name not in SETTINGS)
+    varied = tuple(name for name in names if len(distinct[name]) > 1)
+    work = tuple(name for name in summary.by if name not in making)
     works = {tuple(row.treatment[name] for name in work) for row in summary.treatments if row.n_counted}
     groups: dict[Levels, list[tuple[tuple[Scalar | None, ...], Row]]] = {}
     for row in summary.treatments:
         for run in row.runs:
-            key = tuple(row.treatment[name] for name in settings)
+            key = tuple(row.treatment[name] for name in varied)
             groups.setdefault(key, []).append((tuple(row.treatment[name] for name in work), run))
     found, incomplete = [], []
     for key, runs in groups.items():
-        each = _configuration(dict(zip(settings, key, strict=True)), runs, len(works))
+        each = _configuration(dict(zip(varied, key, strict=True)), runs, len(works))
         if each.energies:
             found.append(each)
         else:
@@ -162,12 +167,13 @@ def ablate(summary: Summary, *, seed: int) -> Ablation:
             "configurations cannot be compared yet."
         )
     return Ablation(
-        settings=settings,
-        fixed={name: distinct[name][0] for name in names if name not in settings and distinct[name]},
+        settings=varied,
+        fixed={name: distinct[name][0] for name in names if name not in varied and distinct[name]},
         work=work,
         n_works=len(works),
-        configurations=_ranked(found, seed),
+        configurations=_ranked(found, seed, n_resamples),
         incomplete=tuple(incomplete),
+        n_rank_resamples=n_resamples,
     )
 
 
@@ -257,12 +263,12 @@ def _configuration(levels: dict[str, Scalar | None], runs: Sequence[tuple[Levels
     )
 
 
-def _ranked(found: Sequence[Configuration], seed: int) -> tuple[Configuration, ...]:
+def _ranked(found: Sequence[Configuration], seed: int, n_resamples: int) -> tuple[Configuration, ...]:
     """By mean EDP; the interval of each rank resamples the repetitions of each configuration."""
     ordered = sorted(found, key=lambda each: each.edp_js.mean or 0.0)
     products = [np.asarray(each.energies) * np.asarray(each.durations) for each in ordered]
     draw = np.random.default_rng(seed)
-    means = np.stack([draw.choice(each, (N_RESAMPLES, each.size)).mean(axis=1) for each in products])
+    means = np.stack([draw.choice(each, (n_resamples, each.size)).mean(axis=1) for each in products])
     ranks = means.argsort(axis=0).argsort(axis=0) + 1
     tail = (1 - CONFIDENCE) / 2
     low = np.quantile(ranks, tail, axis=1, method="lower").astype(int)

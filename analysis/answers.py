@@ -98,6 +98,7 @@ class _Request(BaseModel):
     answer: str
     gold_label: str | None
     predicted_label: str | None
+    device: str | None = None
 
 
 def _joulebed(folder: Path) -> AnswerSet:
@@ -125,7 +126,8 @@ def _joulebed(folder: Path) -> AnswerSet:
                 Answer(
                     run["run_id"],
                     treatment,
-                    request.item_id,
+                    # Several devices may answer one item, each in its own words.
+                    f"{request.item_id}@{request.device}" if request.device else request.item_id,
                     request.item_id.rpartition("-")[0] or request.item_id,
                     next((each["content"] for each in reversed(request.messages) if each.get("role") == "user"), ""),
                     request.answer,

@@ -161,6 +161,7 @@ REQUEST_COLUMNS: dict[str, Column] = {
     "run_id": Column("text", "", "Planned row, run_{i}_repetition_{j}."),
     "index": Column("integer", "", "Place in the workload, from 0."),
     "item_id": Column("text", "", "Stable id of the item, such as BoolQ-12."),
+    "device": Column("text", "", "Which of the trial's devices answered; there only where it names some."),
     "start_s": Column("number", "s", "When it was sent, since the first request was."),
     "duration_s": Column("number", "s", "From being sent to the whole answer."),
     "prefill_s": Column("number", "s", "From being sent to its first token."),
@@ -180,6 +181,13 @@ REQUEST_COLUMNS: dict[str, Column] = {
 }
 """Columns of `detail.requests`."""
 
+DEVICE_COLUMNS: dict[str, Column] = {
+    "kind": Column("text", "", "What the device is, where a trial names several: GPU or processor."),
+    "tail_s": Column("number", "s", "How long it idled until the last device had ended."),
+    "tail_energy_j": Column("number", "J", "What it drew meanwhile; in the whole's energy_j, not in its own."),
+}
+"""What `device_rows.device_frame` adds to the runs' columns."""
+
 TABLES: dict[str, dict[str, Column]] = {
     "runs": COLUMNS,
     "metrics": METRIC_COLUMNS,
@@ -189,6 +197,7 @@ TABLES: dict[str, dict[str, Column]] = {
     "traces": TRACE_COLUMNS,
     "gauges": GAUGE_COLUMNS,
     "requests": REQUEST_COLUMNS,
+    "devices": DEVICE_COLUMNS,
 }
 """All frames of the analysis: name -> columns."""
 

@@ -50,7 +50,7 @@ def run_traces(experiment: Experiment, run_id: str) -> list[Trace]:
         UsageError: as `traces`.
         LogFormatError: as `traces`.
     """
-    found, _ = _samples(experiment, run_id)
+    found, _ = run_samples(experiment, run_id)
     if not found:
         raise UsageError(
             f"{run_id} has left no samples. They are in the testbed's files of the run, where it kept any."
@@ -69,7 +69,7 @@ def gauges(experiment: Experiment, run_id: str) -> "pl.DataFrame":
         UsageError: as `traces`.
         LogFormatError: as `traces`.
     """
-    samples, found = _samples(experiment, run_id)
+    samples, found = run_samples(experiment, run_id)
     zero_s = _zero_s(samples, found)
     columns: dict[str, list[Any]] = {name: [] for name in GAUGE_COLUMNS}
     for each in found:
@@ -95,7 +95,8 @@ def requests(experiment: Experiment, run_id: str) -> "pl.DataFrame":
         rows = _sheet_rows(run_id, _run_folder(experiment, run_id))
     else:
         rows = _request_rows(run_id, _attempt_folder(experiment, run_id))
-    return _frame(REQUEST_COLUMNS, {name: [row.get(name) for row in rows] for name in REQUEST_COLUMNS})
+    frame = _frame(REQUEST_COLUMNS, {name: [row.get(name) for row in rows] for name in REQUEST_COLUMNS})
+    return frame if any(row.get("device") for row in rows) else frame.drop("device")
 
 
 def all_requests(experiment: Experiment) -> "Iterator[tuple[str, pl.DataFrame | JouleBedError]]":
@@ -145,8 +146,13 @@ def _zero_s(samples: Sequence[Trace], conditions: Sequence[Gauge]) -> float:
     return min(firsts or [float(each.time_s[0]) for each in conditions if each.time_s.size] or [0.0])
 
 
-def _samples(experiment: Experiment, run_id: str) -> tuple[list[Trace], list[Gauge]]:
-    """Everything that was sampled, on one clock."""
+def run_samples(experiment: Experiment, run_id: str) -> tuple[list[Trace], list[Gauge]]:
+    """Everything that was sampled, on one clock: power and energy, and the conditions beside them.
+
+    Raises:
+        UsageError: as `traces`; but no samples are two empty lists.
+        LogFormatError: as `traces`.
+    """
     if experiment.kind == "experiment_runner":
         run = _run_folder(experiment, run_id)
         if run.log is None:

@@ -1,11 +1,13 @@
 """The power profile of devices over w*, the number of tokens that they generate themselves."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from analysis.device_rows import WHOLE, device_frame
 from analysis.experiment import Experiment, factor_column
 from analysis.metrics import with_metrics
 from analysis.statistics import MeanInterval, mean_interval
@@ -75,10 +77,11 @@ class Efficient:
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """One device, or one variant on it (precision, memory profile).
+    """One device, or one variant on it (precision, memory profile); or several at the same time, as a whole.
 
     Attributes:
         device: its name, with the levels of the other factors.
+        kind: what it is, where its name does not say so.
         points: by rising w*.
         efficient: None where no point has an energy.
         methods: energy methods of the counted runs.
@@ -92,6 +95,7 @@ class DeviceProfile:
     methods: tuple[str, ...]
     domains: tuple[str, ...]
     runs: pl.DataFrame
+    kind: str = ""
 
     @property
     def is_estimate(self) -> bool:
@@ -116,6 +120,10 @@ def device_profiles(experiment: Experiment, *, include_suspect: bool = False) ->
         )
     runs = with_metrics(experiment.runs)
     counted = set(experiment.counted(include_suspect=include_suspect)["run_id"])
+    single = device_frame(experiment)
+    if single is not None:
+        alone = runs.filter(~pl.col("run_id").is_in(single["run_id"].implode()))
+        runs = pl.concat([alone, with_metrics(single)], how="diagonal")
     known = runs["device"].drop_nulls().unique().to_list()
     # A run that failed has no result to name its device; where there is one device only, it was that.
     runs = runs.with_columns(pl.col("device").fill_null(known[0] if len(known) == 1 else "device not known"))
@@ -124,8 +132,18 @@ def device_profiles(experiment: Experiment, *, include_suspect: bool = False) ->
     profiles = []
     for key, group in runs.group_by(["device", *others], maintain_order=True):
         device = ", ".join([str(key[0]), *(f"{name}={level}" for name, level in zip(others, key[1:], strict=True))])
-        profiles.append(_profile(device, group, counted, why))
+        profiles.append(
+            _profile(device, group, counted, {run: _as_seen(text, str(key[0])) for run, text in why.items()})
+        )
     return sorted(profiles, key=lambda profile: profile.device)
+
+
+def _as_seen(why: str, device: str) -> str:
+    """Why a run has no figure, as it concerns one of its devices: another one's failure is not its own."""
+    culprits = re.findall(r"Device ((?:gpu|cores):[\d,-]+): ", why)
+    if not culprits or device in culprits or device.startswith(f"{WHOLE}:"):
+        return why
+    return f"another device of the trial failed ({', '.join(culprits)})"
 
 
 def _profile(device: str, runs: pl.DataFrame, counted: set[str], why: dict[str, str]) -> DeviceProfile:
@@ -140,6 +158,7 @@ def _profile(device: str, runs: pl.DataFrame, counted: set[str], why: dict[str, 
         methods=tuple(sorted(kept["energy_method"].drop_nulls().unique())),
         domains=tuple(sorted(kept["energy_domains"].drop_nulls().unique())),
         runs=runs.sort(W_STAR, "repetition"),
+        kind=next(iter(runs["kind"].drop_nulls()), "") if "kind" in runs.columns else "",
     )
 
 

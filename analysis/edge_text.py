@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from analysis.columns import DEVICE_COLUMNS
 from analysis.edge_battery import ASSUMPTIONS, FORMULA, BatteryLife
 from analysis.edge_profile import DOES_NOT_FIT, ENERGY, MAXIMA, MEANS, W_STAR, DeviceProfile, Point
 
@@ -69,7 +70,8 @@ def profile_text(profiles: Sequence[DeviceProfile], lives: Sequence[tuple[Device
 
 def runs_csv(profile: DeviceProfile) -> str:
     """All planned runs of a device; an empty cell is "not measured"."""
-    text: str = profile.runs.select(RUN_COLUMNS).write_csv()
+    own = [name for name in DEVICE_COLUMNS if name in profile.runs.columns]
+    text: str = profile.runs.select(*RUN_COLUMNS, *own, *(["energy_notes"] if own else [])).write_csv()
     return text
 
 
@@ -138,6 +140,9 @@ def _notes(profiles: Sequence[DeviceProfile]) -> list[str]:
         names = ", ".join(profile.device for profile in profiles if profile.is_estimate)
         notes.append(f"ESTIMATE, not a measurement: power and energy of {names} are computed from busy core-seconds.")
     for profile in profiles:
+        if profile.kind:
+            notes.append(f"{profile.device}: {profile.kind}.")
+        notes += _device_notes(profile)
         if profile.domains:
             notes.append(f"{profile.device}: the meter covers {'; '.join(profile.domains)}.")
         unsteady = [str(each.w_star) for each in profile.points if (each.n_steady or 0) < each.n_counted]
@@ -164,6 +169,25 @@ def _notes(profiles: Sequence[DeviceProfile]) -> list[str]:
                 notes.append(f"{profile.device}, w* = {point.w_star}: no result, {point.problem}")
             elif 0 < point.n_counted < point.n_planned:
                 notes.append(f"{profile.device}, w* = {point.w_star}: {point.n_counted} of {point.n_planned} runs.")
+    return notes
+
+
+def _device_notes(profile: DeviceProfile) -> list[str]:
+    """Of one of several devices: why it has no energy, and what it drew when it was done before the others."""
+    if "tail_s" not in profile.runs.columns:
+        return []
+    rows = [row for row in profile.runs.rows(named=True) if row["duration_s"] is not None]
+    missing = dict.fromkeys(row["energy_notes"] for row in rows if row["energy_j"] is None and row["energy_notes"])
+    notes = [f"{profile.device}: no energy of its own, {text}." for text in missing]
+    tails = [row for row in rows if (row["tail_s"] or 0.0) > 0]
+    if tails:
+        mean_s = sum(row["tail_s"] for row in tails) / len(tails)
+        joules = [row["tail_energy_j"] for row in tails if row["tail_energy_j"] is not None]
+        drew = f", in which it drew {sum(joules) / len(joules):.4g} J{_word(profile)}" if joules else ""
+        notes.append(
+            f"{profile.device}: done before the last device in {len(tails)} of {len(rows)} runs, by {mean_s:.3g} s on "
+            f"average{drew}: in the energy of the whole, not in its own."
+        )
     return notes
 
 

@@ -24,11 +24,13 @@ class Exclusion:
         run_id: planned row.
         state: its state.
         why: in words, what is missing or doubted.
+        is_decided: a person left it out; it is not counted whatever its state is.
     """
 
     run_id: str
     state: str
     why: str
+    is_decided: bool = False
 
 
 class Reading(NamedTuple):
@@ -64,6 +66,7 @@ class Experiment:
         software_version: that wrote the plan.
         kind: whose results they are.
         folder: where the files of the runs are; None where only a database was given.
+        devices: rows of single devices, for `analysis.device_rows`; empty where no trial names any.
         readings: each domain in each phase, for `analysis.phases`.
         notes: what a reader must know of the reading, in sentences.
     """
@@ -80,6 +83,7 @@ class Experiment:
     kind: Kind = "joulebed"
     folder: Path | None = None
     readings: Sequence[Reading] = field(default=(), repr=False)
+    devices: Sequence[dict[str, Any]] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
     def counted(self, *, include_suspect: bool = False) -> "pl.DataFrame":
@@ -91,7 +95,9 @@ class Experiment:
         import polars as pl
 
         is_suspect = (pl.col("state") == RunState.SUSPECT.value) & pl.col("attempt_id").is_not_null()
-        return self.runs.filter(pl.col("counted") | is_suspect if include_suspect else pl.col("counted"))
+        decided = [each.run_id for each in self.excluded if each.is_decided]
+        is_wanted = is_suspect & ~pl.col("run_id").is_in(decided)
+        return self.runs.filter(pl.col("counted") | is_wanted if include_suspect else pl.col("counted"))
 
 
 def factor_column(name: str) -> str:

@@ -1,37 +1,45 @@
 """Results of JouleBed: from its run table to a frame with a row per planned run."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from analysis.device_rows import device_rows
 from analysis.experiment import Exclusion, Experiment, Reading, factor_column, runs_frame
+from analysis.left_out import leave_out
 from analysis.run_table import Row, RunTable, read_run_table
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import UsageError
 from contract.trial_result import EnergyReading, Phase, TrialResult
 
 
-def load_joulebed(path_or_url: Path | str, *, files: Path | None = None) -> Experiment:
+def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id: str | None = None) -> Experiment:
     """Read an experiment; nothing is written, and one broken row costs that row only.
 
     Args:
         path_or_url: see `analysis.load.load_runs`.
         files: folder of the experiment's files; None: the run table's, where that is a file.
+        run_id: of a file: this run alone, to look into it without reading the others.
 
     Raises:
-        UsageError: there is no experiment there, or it has no runs.
+        UsageError: there is no experiment there, or it has no runs; or not that one.
         MissingPackageError: no driver for this kind of database.
     """
-    table = read_run_table(path_or_url)
+    table = read_run_table(path_or_url, run_id=run_id)
     planned = _json(table.experiment["factors"])
+    if run_id is not None and not table.runs:
+        raise UsageError(f"{table.source} has no run {run_id!r}. Its runs are in the column __run_id of run_table.csv.")
     if not table.runs or not isinstance(planned, list):
         raise UsageError(f"{table.source} holds no planned runs. Start with `orchestrator run CONFIG.py`.")
     columns = {str(name): factor_column(str(name)) for name in planned}
     readings: list[Reading] = []
-    rows, excluded = _rows(table, columns, readings)
+    devices: list[Row] = []
+    rows, excluded = _rows(table, columns, readings, devices)
     facts = {str(fact["key"]): _json(fact["value"]) for fact in table.facts}
+    excluded = leave_out(facts, rows, devices, excluded)
     design = _json(table.experiment["design"])
     return Experiment(
         name=str(table.experiment["name"]),
@@ -45,6 +53,7 @@ def load_joulebed(path_or_url: Path | str, *, files: Path | None = None) -> Expe
         software_version=table.experiment["software_version"],
         folder=files or table.folder,
         readings=readings,
+        devices=devices,
     )
 
 
@@ -65,21 +74,28 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _rows(table: RunTable, columns: dict[str, str], readings: list[Reading]) -> tuple[list[Row], list[Exclusion]]:
+def _rows(
+    table: RunTable, columns: dict[str, str], readings: list[Reading], devices: list[Row]
+) -> tuple[list[Row], list[Exclusion]]:
     attempts: dict[str, list[Row]] = {}
     for attempt in table.attempts:
         attempts.setdefault(str(attempt["run_id"]), []).append(attempt)
     rows, excluded = [], []
     for run in table.runs:
-        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings)
+        n_devices = len(devices)
+        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings, devices)
         rows.append(row)
+        if len(devices) == n_devices:
+            devices += device_rows(row, _json(run["spec"]), None)
         if why:
             excluded.append(Exclusion(run_id=row["run_id"], state=row["state"], why=why))
     return rows, excluded
 
 
-def _row(run: Row, attempts: list[Row], columns: dict[str, str], readings: list[Reading]) -> tuple[Row, str | None]:
-    """The row of a run, and why it is not counted; its energies by phase go to `readings`."""
+def _row(
+    run: Row, attempts: list[Row], columns: dict[str, str], readings: list[Reading], devices: list[Row]
+) -> tuple[Row, str | None]:
+    """The row of a run, and why it is not counted; energies by phase go to `readings`, single devices to `devices`."""
     treatment, spec = _json(run["treatment"]), _json(run["spec"])
     treatment = treatment if isinstance(treatment, dict) else {}
     sampling = spec.get("sampling") if isinstance(spec, dict) else None
@@ -113,8 +129,9 @@ def _row(run: Row, attempts: list[Row], columns: dict[str, str], readings: list[
         row["reasons"] = "; ".join(
             f"{each.get('code')}: {each.get('message')}" for each in stored if isinstance(each, dict)
         )
+    row["counted"] = bool(accepted)
+    devices += device_rows(row, spec, result)
     if accepted:
-        row["counted"] = True
         return row, None
     return row, f"suspect: {row['reasons'] or 'no reason was recorded'}"
 
@@ -208,8 +225,11 @@ def _measurements(result: TrialResult) -> Row:
 
 def device_name(result: TrialResult) -> str:
     """What computed, without its serial number: the GPUs, unless the engine says that it ran on the processor."""
+    if result.devices:
+        kinds = Counter(device.kind or device.device for device in result.devices)
+        return " + ".join(kind if count == 1 else f"{count} x {kind}" for kind, count in kinds.items())
     settings = result.load.settings if result.load is not None else {}
-    names = sorted({gpu.split(" GPU-")[0].strip() for gpu in result.node.gpus})
+    names = sorted({gpu.rpartition(" (")[0] or gpu for gpu in result.node.gpus})
     on_cpu = any(str(settings.get(name, "")).startswith("cpu") for name in ("device", "platform", "backend"))
     return " + ".join(names) if names and not on_cpu else result.node.cpu_model or result.node.hostname
 

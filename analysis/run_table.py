@@ -19,6 +19,12 @@ TABLES = {
 }
 """Name -> statement: plain SQL, for SQLite and PostgreSQL alike."""
 
+_OF_RUN = {
+    **TABLES,
+    "run": "SELECT position, run_id, treatment, repetition, spec, state FROM run WHERE run_id = :run_id",
+    "attempt": "SELECT * FROM attempt WHERE run_id = :run_id ORDER BY number",
+}
+
 Row = dict[str, Any]
 
 
@@ -71,11 +77,12 @@ def find_run_table(path: Path) -> Path:
     )
 
 
-def read_run_table(path_or_url: Path | str) -> RunTable:
+def read_run_table(path_or_url: Path | str, *, run_id: str | None = None) -> RunTable:
     """Read everything in one go, also while a campaign writes; creates and changes nothing.
 
     Args:
         path_or_url: `results/EXPERIMENT`, or the database in it; or a database's address.
+        run_id: of a file: read only the rows of this run, which is cheap at any size.
 
     Raises:
         UsageError: no such folder, not an experiment, or an empty one.
@@ -92,7 +99,7 @@ def read_run_table(path_or_url: Path | str) -> RunTable:
         path_or_url = path
     database = find_run_table(Path(path_or_url))
     try:
-        tables = _snapshot(database)
+        tables = _snapshot(database, run_id)
     except sqlite3.Error as error:
         raise UsageError(
             f"{database} cannot be read as a run table ({error}). If it is a copy, copy the whole folder again, "
@@ -109,7 +116,7 @@ def _table(source: str, tables: dict[str, list[Row]], folder: Path | None) -> Ru
     return RunTable(source, tables["experiment"][0], tables["run"], tables["attempt"], tables["fact"], folder)
 
 
-def _snapshot(database: Path) -> dict[str, list[Row]]:
+def _snapshot(database: Path, run_id: str | None) -> dict[str, list[Row]]:
     """All tables as of one moment."""
     wal = database.with_name(f"{database.name}-wal")
     for _ in range(5):
@@ -117,21 +124,21 @@ def _snapshot(database: Path) -> dict[str, list[Row]]:
         # Without a write-ahead log nobody has it open. `immutable` then spares the files that even a reader of a
         # WAL database makes, so that it works on a read-only copy; a writer that starts meanwhile shows in the stat.
         immutable = not wal.exists()
-        tables = _select_all(database, "mode=ro&immutable=1" if immutable else "mode=ro")
+        tables = _select_all(database, "mode=ro&immutable=1" if immutable else "mode=ro", run_id)
         after = database.stat()
         if not immutable or (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
             return tables
     raise sqlite3.OperationalError("it changes all the time; try again")
 
 
-def _select_all(database: Path, options: str) -> dict[str, list[Row]]:
+def _select_all(database: Path, options: str, run_id: str | None) -> dict[str, list[Row]]:
     uri = f"{database.resolve().as_uri()}?{options}"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         cursor = connection.cursor()
         cursor.execute("BEGIN")  # one snapshot over all tables
         tables = {}
-        for name, statement in TABLES.items():
-            cursor.execute(statement)
+        for name, statement in (TABLES if run_id is None else _OF_RUN).items():
+            cursor.execute(statement, {"run_id": run_id})
             names = [column[0] for column in cursor.description]
             tables[name] = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
     return tables

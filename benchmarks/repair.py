@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contract.attempt_state import AttemptState
-from contract.trial_result import ArtifactRef, NodeIdentity, SuspectReason, TrialResult
+from contract.node_info import NodeIdentity
+from contract.trial_result import ArtifactRef, SuspectReason, TrialResult
 from contract.trial_spec import EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_VERSION, sha256_of
 from orchestrator.artifacts import ArtifactFolder

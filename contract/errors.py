@@ -87,6 +87,14 @@ class TooManyFailuresError(JouleBedError):
     retryable = True
 
 
+class TooManyListenersError(JouleBedError):
+    """As many listen to the telemetry already as are allowed to."""
+
+    code = "too_many_listeners"
+    http_status = 503
+    retryable = True
+
+
 class ProtocolMismatchError(JouleBedError):
     """The two nodes speak different versions of the contract."""
 

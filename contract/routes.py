@@ -5,15 +5,15 @@
 | GET LIVE | -> {"live": true}; the only route without a token |
 | GET NODE | -> NodeInfo |
 | POST CHECK | CheckRequest -> CheckReport: could these trials run here? Loads and measures nothing |
-| PUT ATTEMPT | TrialSpec -> AttemptStatus; idempotent; other spec under the same id: 409 |
+| PUT ATTEMPT ?wait_s=&acknowledges= | TrialSpec -> AttemptStatus; idempotent; same id, other spec: 409; waits like \
+  GET, with_result; acknowledges others before, MAX_ACKNOWLEDGED at most |
 | GET ATTEMPT ?wait_s=&after_version=&with_result= | -> AttemptStatus; long poll, at most MAX_WAIT_S |
 | DELETE ATTEMPT | cancels it if it runs -> AttemptStatus; idempotent |
 | GET RESULT | -> TrialResult; 409 before the end |
 | GET ARTIFACT | -> bytes; honours Range |
-| GET ARTIFACTS ?name=&name= | -> the bytes of several small ones, one after the other; at most MAX_TOGETHER_BYTES |
 | POST ACKNOWLEDGEMENT | the orchestrator holds result and artifacts: the testbed may prune them -> AttemptStatus |
 | GET METRICS | -> Prometheus' text format; needs no protocol header |
-| GET TELEMETRY | -> server-sent events, each a TelemetrySample |
+| GET TELEMETRY | -> server-sent events, each a TelemetrySample; goes on after the event of `Last-Event-ID` |
 
 Every error answer is an ErrorBody. Every request carries `Authorization: Bearer TOKEN` and the protocol header.
 """
@@ -24,7 +24,6 @@ CHECK = "/v1/check"
 ATTEMPT = "/v1/attempts/{attempt_id}"
 RESULT = "/v1/attempts/{attempt_id}/result"
 ARTIFACT = "/v1/attempts/{attempt_id}/artifacts/{name}"
-ARTIFACTS = "/v1/attempts/{attempt_id}/artifacts"
 ACKNOWLEDGEMENT = "/v1/attempts/{attempt_id}/acknowledgement"
 METRICS = "/metrics"
 TELEMETRY = "/v1/telemetry"
@@ -32,5 +31,9 @@ TELEMETRY = "/v1/telemetry"
 MAX_WAIT_S = 30.0
 """Longest a long poll is held."""
 
-MAX_TOGETHER_BYTES = 4 * 1024 * 1024
-"""Most that is answered of several artifacts at once; larger ones are fetched alone, and can be continued."""
+MAX_ACKNOWLEDGED = 20
+"""Most attempts that one submission acknowledges."""
+
+MAX_BROUGHT_BYTES = 256 * 1024
+"""Most that a status brings of its result's artifacts, the small ones first; others are fetched, and can be continued.
+"""

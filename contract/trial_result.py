@@ -4,11 +4,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
-from contract.trial_spec import TrialSpec
+from contract.node_info import NodeIdentity
+from contract.trial_spec import DeviceName
 from contract.units import Identifier, Joules, Seconds, Sha256, WireModel
 
 
@@ -203,6 +204,58 @@ class SteadyReport(WireModel):
     """Difference of the last window's halves over their mean."""
 
 
+class DeviceResult(WireModel):
+    """What one of several devices did in the measured phase, cut at its own marks. None: not measured."""
+
+    device: DeviceName
+    kind: str = ""
+    """What it is: the GPU's name, or the processor's with the number of cores."""
+    load: LoadReport | None = None
+    """What its engine loaded, with the settings that were read back."""
+    start_s: Seconds | None = None
+    """Of its own window, since the attempt's monotonic origin."""
+    duration_s: Seconds | None = None
+    late_s: Seconds | None = None
+    """How long after the common start instant it began."""
+    tail_s: Seconds | None = None
+    """How long it idled after its own end, until the last device had ended."""
+    n_requests: int = Field(default=0, ge=0)
+    """Requests that it answered."""
+    n_output_tokens: int = Field(default=0, ge=0)
+    tokens_per_s: float | None = None
+    """Its output tokens over its own window."""
+    score: TaskScore | None = None
+    """Of its own answers. `WorkloadReport.score` is that of all, once, where all read the same labels; else None: the
+    same items asked twice are not twice the evidence."""
+    energy_j: Joules | None = None
+    """Gross energy of its own domain in its own window. None: see `energy_note`."""
+    energy_net_j: Joules | None = None
+    """The same, less its domain's mean baseline power x duration."""
+    baseline_power_w: float | None = None
+    """Of its domain."""
+    tail_energy_j: Joules | None = None
+    """Of its domain in its tail; not in `energy_j`, but in the trial's."""
+    energy_method: EnergyMethod | None = None
+    energy_source: str = ""
+    """The meter."""
+    energy_note: str = ""
+    """Why there is no energy, or what the figure rests on, in words."""
+    start_temp_c: float | None = None
+    """Of its own sensor when its window began."""
+    max_temp_c: float | None = None
+    """Highest reading of it in its window."""
+    cpu_s: Seconds | None = None
+    """CPU seconds of its process in its window."""
+    memory_peak_bytes: int | None = Field(default=None, ge=0)
+    """Most that its process was resident with, since it was started."""
+    gpu_memory_peak_bytes: int | None = Field(default=None, ge=0)
+    """Most that was in use of this GPU in its window, by anyone."""
+    throttled_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of its window's samples in which the driver slowed this GPU down."""
+    error: ErrorBody | None = None
+    """Why this device failed; None where it did not, or was ended because another one did."""
+
+
 class Conditions(WireModel):
     """How hot the device became, what memory it took, and whether it was slowed down. None: not measured."""
 
@@ -227,24 +280,6 @@ class ArtifactRef(WireModel):
     name: Identifier
     size_bytes: int = Field(ge=0)
     sha256: Sha256
-
-
-class NodeIdentity(WireModel):
-    """The machine and the software: what is needed to repeat the trial."""
-
-    hostname: str
-    os: str
-    cpu_model: str
-    n_cpus: int
-    memory_bytes: int
-    gpus: list[str] = Field(default_factory=list)
-    """Name and UUID of each."""
-    driver_version: str | None = None
-    python_version: str
-    packages: dict[str, str] = Field(default_factory=dict)
-    """Distribution -> version, of those that matter to a result."""
-    hardware_sha256: Sha256
-    """Hash over processor, memory and GPUs: machines of a class share it."""
 
 
 class TrialResult(WireModel):
@@ -280,12 +315,16 @@ class TrialResult(WireModel):
     """None where no steady state was asked for."""
     conditions: Conditions | None = None
     """None where the trial did not come to its measured phase."""
+    devices: list[DeviceResult] = Field(default_factory=list)
+    """Each device on its own, where the trial named several; `energy`, `summary` and the like are of the whole."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 
 
 class AttemptStatus(WireModel):
     """Where an attempt is."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     attempt_id: Identifier
     run_id: Identifier
@@ -301,67 +340,6 @@ class AttemptStatus(WireModel):
     updated_at: datetime
     result: TrialResult | None = None
     """Of an attempt that is over, where it was asked to be brought along; it saves a request."""
-
-
-class TemperatureReading(WireModel):
-    """One thermal sensor."""
-
-    sensor: str
-    temp_c: float
-
-
-class Capability(WireModel):
-    """An implementation behind a seam, and whether it can be used here."""
-
-    seam: Literal["engine", "meter", "workload", "actuator"]
-    name: Identifier
-    available: bool
-    message: str = ""
-    """Why not, and the command that mends it; or what it found."""
-
-
-class NodeInfo(WireModel):
-    """A testbed, as it describes itself."""
-
-    protocol_version: int
-    software_version: str
-    identity: NodeIdentity
-    capabilities: list[Capability]
-    temperatures: list[TemperatureReading]
-    """Now; empty where the machine has no readable sensor."""
-    running_attempt_id: Identifier | None = None
-    disk_free_bytes: int | None = Field(default=None, ge=0)
-    """Where attempts are kept; None where no testbed runs."""
-    disk_total_bytes: int | None = Field(default=None, ge=0)
-
-
-class CheckRequest(WireModel):
-    """Trials that an orchestrator is about to plan on this testbed, one per treatment."""
-
-    specs: list[TrialSpec]
-
-
-class CheckProblem(WireModel):
-    """Why one of them could not run."""
-
-    run_id: Identifier
-    error: ErrorBody
-
-
-class CheckReport(WireModel):
-    """What stands in the way; empty when all could run."""
-
-    problems: list[CheckProblem]
-
-
-class TelemetrySample(WireModel):
-    """One event of the telemetry stream."""
-
-    attempt_id: Identifier | None = None
-    state: AttemptState | None = None
-    n_requests_done: int = 0
-    n_requests: int = 0
-    power_w: dict[str, float] = Field(default_factory=dict)
-    """Domain -> mean power of the last sampling interval of the running trial; empty when idle."""
-    temperatures: list[TemperatureReading] = Field(default_factory=list)
-    at: datetime
+    contents: dict[Identifier, bytes] = Field(default_factory=dict)
+    """Beside the result: name -> bytes of its small artifacts, `MAX_BROUGHT_BYTES` at most; it saves another. In
+    base64."""

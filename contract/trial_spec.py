@@ -135,6 +135,51 @@ class SteadySpec(WireModel):
     """Steady when the halves differ by at most this share of their mean."""
 
 
+DeviceName = Annotated[
+    str, StringConstraints(pattern=r"^(gpu:(0|[1-9]\d{0,2})|cores:\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*)$")
+]
+"""One GPU by its index, as NVML counts and the meters name it (`gpu:0`), or a set of logical cores (`cores:0-1`,
+`cores:0,2`)."""
+
+
+class DeviceSpec(WireModel):
+    """One of several devices that a trial runs on at the same time, each with a process and an engine of its own."""
+
+    name: DeviceName
+    engine: EngineSpec | None = None
+    """Engine of this device, where it is of another kind than the others; None: the trial's. Its `lifetime` counts for
+    nothing: the trial's holds for all."""
+    model: ModelSpec | None = None
+    """Model of this device, such as another file of the same weights; None: the trial's."""
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        if self.gpu_index is None and not self.cores:
+            raise ValueError(f"{self.name} holds a range that falls: write cores:FIRST-LAST")
+        return self
+
+    @property
+    def gpu_index(self) -> int | None:
+        """Index of the GPU; None for a set of cores."""
+        kind, _, index = self.name.partition(":")
+        return int(index) if kind == "gpu" else None
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Its logical cores, rising; empty for a GPU, and where a range falls."""
+        kind, _, text = self.name.partition(":")
+        if kind != "cores":
+            return ()
+        found: set[int] = set()
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            span = range(int(first), int(last or first) + 1)
+            if not span:
+                return ()
+            found |= set(span)
+        return tuple(sorted(found))
+
+
 class TrialSpec(WireModel):
     """One trial: a treatment, made concrete, with its seed."""
 
@@ -154,6 +199,9 @@ class TrialSpec(WireModel):
     meter: MeterSpec = MeterSpec()
     actuators: list[ActuatorSpec] = Field(default_factory=list)
     """Settings that hold from before the baseline to the end of the measured phase; each device and kind once."""
+    devices: list[DeviceSpec] = Field(default_factory=list)
+    """Devices that run the same requests at the same time, started on a barrier. Empty: one engine, in the trial's own
+    process, wherever it runs."""
     baseline_s: Seconds = 0.0
     """Idle time with the model loaded, measured before the warm-up; 0 leaves net energy unmeasured."""
     warmup_requests: int = Field(default=1, ge=0)
@@ -177,6 +225,19 @@ class TrialSpec(WireModel):
         return self
 
     @model_validator(mode="after")
+    def _devices_are_apart(self) -> Self:
+        owner: dict[str, str] = {}
+        for device in self.devices:
+            index = device.gpu_index
+            for part in [f"GPU {index}"] if index is not None else [f"core {core}" for core in device.cores]:
+                other = owner.setdefault(part, device.name)
+                if other != device.name or [each.name for each in self.devices].count(device.name) > 1:
+                    raise ValueError(f"devices names {part} twice ({other}, {device.name}): each may be in one only")
+            if device.engine is not None:
+                self.for_device(device)  # which looks at its concurrency
+        return self
+
+    @model_validator(mode="after")
     def _warmup_has_time(self) -> Self:
         limit_s = self.deadline.warmup_s
         if self.steady is not None and limit_s is not None and limit_s <= self.steady.max_s:
@@ -190,10 +251,23 @@ class TrialSpec(WireModel):
 
     def engine_key(self) -> str:
         """Identity of a loaded engine: trials of equal key may share a warm one."""
-        return sha256_of(
-            [self.model.model_dump(mode="json"), self.engine.model_dump(mode="json"), self.load_concurrency]
-        )
+        key = [self.model.model_dump(mode="json"), self.engine.model_dump(mode="json"), self.load_concurrency]
+        return sha256_of([*key, [each.model_dump(mode="json") for each in self.devices]] if self.devices else key)
+
+    def for_device(self, device: DeviceSpec) -> "TrialSpec":
+        """The same trial on one of its devices, as that device's own process runs it.
+
+        Raises:
+            ValidationError: its engine is loaded for too few requests in flight.
+        """
+        changed = {
+            **self.model_dump(mode="json", exclude={"devices", "model", "engine"}),
+            "model": device.model or self.model,
+            "engine": device.engine or self.engine,
+        }
+        return TrialSpec.model_validate(changed)
 
     def sha256(self) -> str:
         """Identity of the spec: two attempts with equal hashes asked for the same thing."""
-        return sha256_of(self)
+        # Without devices it is what it was before there were any: campaigns that were begun then can be continued.
+        return sha256_of(self.model_dump(mode="json", exclude=None if self.devices else {"devices"}))

@@ -1,17 +1,17 @@
-"""Tells the testbed that results are safe, while the campaign goes on."""
+"""Tells the testbed which results are safe: with the next submission, since a request of its own costs a trial time."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 from contract.errors import JouleBedError, TestbedUnreachableError
-from contract.log_line import note_attempt
+from contract.routes import MAX_ACKNOWLEDGED
 from orchestrator.clients.base import TestbedClient
 
 _log = logging.getLogger(__name__)
 
 
 class Acknowledger:
-    """Acknowledges in a thread of its own: the next trial need not wait for what the testbed does with the files.
+    """Attempts that are to be acknowledged. One that never is costs the testbed disk, no more.
 
     Args:
         client: the testbed.
@@ -19,34 +19,28 @@ class Acknowledger:
 
     def __init__(self, client: TestbedClient) -> None:
         self._client = client
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="acknowledge")
         self._waiting: list[str] = []
 
     def add(self, attempt_id: str) -> None:
-        """Acknowledge an attempt soon; those that could not be before are tried again first."""
+        """An attempt's result and files are safe here."""
         self._waiting.append(attempt_id)
-        self._background.submit(self._acknowledge)
 
-    def close(self, *, try_again: bool) -> None:
-        """Wait for what is under way.
+    def next(self) -> list[str]:
+        """The oldest of them, for a submission to carry."""
+        return self._waiting[:MAX_ACKNOWLEDGED]
 
-        Args:
-            try_again: once more for those that are left.
-        """
-        if try_again:
-            self._background.submit(self._acknowledge)
-        self._background.shutdown()
+    def told(self, attempt_ids: Sequence[str]) -> None:
+        """A submission carried them."""
+        self._waiting = [each for each in self._waiting if each not in attempt_ids]
 
-    def _acknowledge(self) -> None:
+    def tell_all(self) -> None:
+        """No submission follows: tell those that are left, one by one, and give up on what cannot be told."""
         while self._waiting:
-            attempt_id = self._waiting[0]
-            note_attempt(attempt_id, None)  # this thread's own
+            attempt_id = self._waiting.pop(0)
             try:
                 self._client.acknowledge(attempt_id)
             except TestbedUnreachableError as error:
-                # It costs the testbed disk, no more: tried again after the next run.
-                _log.warning("Attempt %s could not be acknowledged yet: %s", attempt_id, error.message)
+                _log.warning("Attempt %s could not be acknowledged: %s", attempt_id, error.message)
                 return
             except JouleBedError as error:
                 _log.warning("Attempt %s could not be acknowledged: %s", attempt_id, error.message)
-            self._waiting.pop(0)

@@ -1,5 +1,5 @@
-"""The orchestrator's command line: `plan`, `run`, `status`, `story`, `retry`, `export`, `repair`,
-`doctor`.
+"""The orchestrator's command line: `plan`, `run`, `status`, `story`, `retry`, `pause`, `resume`, `exclude`, `include`,
+`export`, `repair`, `doctor`.
 
 Exit codes: 0 fine, 1 some runs failed or are still to do, 2 the command was wrong and nothing was written.
 """
@@ -15,6 +15,8 @@ from rich.console import Console
 
 from contract.errors import JouleBedError
 from contract.log_line import LOG_FORMATS, LOG_LEVELS
+from orchestrator.decision_cli import ExperimentArgument, ResultsOption, decisions
+from orchestrator.device_option import spread
 
 if TYPE_CHECKING:
     from orchestrator.experiment_runner.study import StudySource
@@ -38,13 +40,21 @@ _Continued = Annotated[
     Path | None,
     typer.Option("--continue-from", metavar="FOLDER", help="With it: its half-done campaign, with run_table.csv."),
 ]
-_Experiment = Annotated[Path, typer.Argument(help="results/EXPERIMENT, or its configuration.", show_default=False)]
-_Results = Annotated[Path | None, typer.Option(help="Folder of results, in place of the configuration's.")]
 _Url = Annotated[str | None, typer.Option(help="URL of a testbed, such as http://gpu-box:8765.")]
 _TokenFile = Annotated[Path | None, typer.Option(help="File with the testbed's token. Else JOULEBED_TOKEN.")]
+_Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--devices",
+        metavar="DEVICE ...",
+        help="Each trial on these at the same time: GPUs (0 1) or sets of cores (cores:0 cores:1).",
+    ),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 _FORMATS = ("csv", "parquet", "experiment-runner")
+
+app.add_typer(decisions)
 
 # Everything heavier than this is imported by the command that needs it: `--help` is quick.
 
@@ -55,6 +65,7 @@ def plan(
     experiment_runner_config: _Theirs = None,
     spec: _Spec = None,
     continue_from: _Continued = None,
+    devices: _Devices = None,
     as_json: _Json = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show.")] = 10,
 ) -> None:
@@ -64,6 +75,8 @@ def plan(
     from orchestrator.plan_view import plan_document, print_plan
 
     study = _study(config, experiment_runner_config, spec, continue_from)
+    if study is not None and devices:
+        raise typer.BadParameter("goes with CONFIG only", param_hint="--devices")
     if study is not None:
         from orchestrator.experiment_runner.study import load_study
 
@@ -72,6 +85,7 @@ def plan(
     else:
         assert config is not None  # or it were a study
         runner_config, text = load_config(config)
+        runner_config.devices = devices or runner_config.devices
         document = plan_document(runner_config, expand(runner_config, text), limit)
     if as_json:
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
@@ -88,10 +102,12 @@ def run(
     testbed: _Url = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
+    devices: _Devices = None,
     superglue_dir: Annotated[Path | None, typer.Option(help="With --local: folder of SuperGLUE items.")] = None,
     meter: Annotated[str | None, typer.Option(help="With --local: what the meter `auto` stands for.")] = None,
-    results: _Results = None,
+    results: ResultsOption = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Lines in place of bars.")] = False,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve its web page beside it.")] = False,
     on_suspect: Annotated[
         str | None,
         typer.Option(
@@ -109,6 +125,8 @@ def run(
     Ctrl-C once stops after the current trial, twice cancels it.
     """
     study = _study(config, experiment_runner_config, spec, continue_from)
+    if study is not None and devices:
+        raise typer.BadParameter("goes with CONFIG only", param_hint="--devices")
     if local == (testbed is not None):
         raise typer.BadParameter("give either --testbed URL or --local", param_hint="--testbed / --local")
     if not local and (superglue_dir is not None or meter is not None):
@@ -138,12 +156,14 @@ def run(
         log_level=log_level,
         log_format="json" if log_format == "json" else "text",
         study=study,
+        devices=tuple(devices or ()),
+        wants_dashboard=dashboard,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 
 
 @app.command()
-def status(experiment: _Experiment, as_json: _Json = False, results: _Results = None) -> None:
+def status(experiment: ExperimentArgument, as_json: _Json = False, results: ResultsOption = None) -> None:
     """Show how an experiment stands: what holds it up, what failed and why."""
     from orchestrator.experiment_folder import find_experiment, open_run_table
     from orchestrator.status_view import print_status, status_document
@@ -161,36 +181,14 @@ def status(experiment: _Experiment, as_json: _Json = False, results: _Results = 
 
 
 @app.command()
-def retry(
-    experiment: _Experiment,
-    suspect: Annotated[bool, typer.Option("--suspect", help="All runs whose result is doubted.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="All runs that failed.")] = False,
-    run_id: Annotated[list[str] | None, typer.Option("--run", help="This run; may be given again.")] = None,
-    results: _Results = None,
-) -> None:
-    """Have suspect or failed runs measured again; what they have so far stays as evidence."""
-    if not (suspect or failed or run_id):
-        raise typer.BadParameter("say which: --suspect, --failed or --run RUN_ID", param_hint="--suspect / --failed")
-    from orchestrator.experiment_folder import find_experiment, open_run_table
-    from orchestrator.retry_command import retry_command
-
-    folder = find_experiment(experiment, results)
-    store = open_run_table(folder, create=False)
-    try:
-        typer.echo(retry_command(store, wants_suspect=suspect, wants_failed=failed, run_ids=run_id or []))
-    finally:
-        store.close()
-
-
-@app.command()
 def export(
-    experiment: _Experiment,
+    experiment: ExperimentArgument,
     file_format: Annotated[str, typer.Option("--format", metavar="|".join(_FORMATS), help="What to write.")] = "csv",
     output: Annotated[Path | None, typer.Option(help="With experiment-runner: the folder to write.")] = None,
     python: Annotated[
         Path | None, typer.Option(help="With experiment-runner: the Python that Experiment Runner runs on.")
     ] = None,
-    results: _Results = None,
+    results: ResultsOption = None,
 ) -> None:
     """Write the run table as run_table.csv, as Parquet, or as a folder that Experiment Runner restarts from."""
     if file_format not in _FORMATS:
@@ -219,12 +217,12 @@ def export(
 
 @app.command()
 def story(
-    experiment: _Experiment,
+    experiment: ExperimentArgument,
     run_id: Annotated[
         str | None, typer.Argument(help="A run's id, or an attempt's; without one, the campaign's own story.")
     ] = None,
     as_json: _Json = False,
-    results: _Results = None,
+    results: ResultsOption = None,
 ) -> None:
     """Tell what happened to a run: its attempts, events, errors and files."""
     from orchestrator.experiment_folder import find_experiment, open_run_table
@@ -246,10 +244,10 @@ def story(
 
 @app.command()
 def repair(
-    experiment: _Experiment,
+    experiment: ExperimentArgument,
     check: Annotated[bool, typer.Option("--check", help="Only look: exit code 1 if something is wrong.")] = False,
     as_json: _Json = False,
-    results: _Results = None,
+    results: ResultsOption = None,
 ) -> None:
     """Mend a damaged, lost or outdated run table from what is left of it and the files under runs/. Deletes nothing."""
     from orchestrator.repair_command import print_repair, repair_command
@@ -270,7 +268,7 @@ def doctor(
     testbed: _Url = None,
     token_file: _TokenFile = None,
     as_json: _Json = False,
-    results: _Results = None,
+    results: ResultsOption = None,
 ) -> None:
     """Check this machine, an experiment if it is named, and the testbed of --testbed; say how to mend what is wrong."""
     from orchestrator.doctor import findings_document, look_at_experiment, look_at_testbed, look_here, print_findings
@@ -296,6 +294,43 @@ def doctor(
     raise typer.Exit(1 if any(finding.is_fine is False for finding in findings) else 0)
 
 
+@app.command()
+def dashboard(
+    experiment: ExperimentArgument,
+    testbed: Annotated[
+        list[str] | None,
+        typer.Option(help="Show this testbed's live power; may be given again. Else those that are driven now."),
+    ] = None,
+    testbed_token_file: Annotated[Path | None, typer.Option(help="Their token. Else JOULEBED_TOKEN.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8790,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the page's token. Else JOULEBED_DASHBOARD_TOKEN; else, on loopback, a new one."),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Change nothing: a copy, or for others' eyes.")
+    ] = False,
+    ready_file: Annotated[Path | None, typer.Option(help="Written when the page answers: its URL.")] = None,
+    results: ResultsOption = None,
+) -> None:
+    """Serve a web page of an experiment: watch it run, or read what came out. Works on a copied folder too."""
+    from orchestrator.dashboard.command import DashboardOptions, dashboard_command
+    from orchestrator.experiment_folder import find_experiment
+
+    options = DashboardOptions(
+        folder=find_experiment(experiment, results),
+        host=host,
+        port=port,
+        token_file=token_file,
+        testbeds=tuple(testbed or ()),
+        testbed_token_file=testbed_token_file,
+        is_read_only=read_only,
+        ready_file=ready_file,
+    )
+    dashboard_command(options, Console())
+
+
 def _study(config: Path | None, theirs: Path | None, spec: Path | None, continued: Path | None) -> "StudySource | None":
     """What of Experiment Runner is meant; None: a configuration of ours."""
     if (config is None) == (theirs is None):
@@ -316,7 +351,7 @@ def main() -> None:
     # Prompts, answers and the configuration's text are their owner's; who wants to share results, says so by chmod.
     os.umask(0o077)
     try:
-        app()
+        app(spread(sys.argv[1:]))
     except JouleBedError as error:
         console = Console(stderr=True)
         console.print("[bold red]Error:[/] ", end="")

@@ -12,6 +12,7 @@ from contract.errors import ConfigError
 from contract.trial_spec import (
     ActuatorSpec,
     DeadlineSpec,
+    DeviceSpec,
     EngineSpec,
     MeterSpec,
     ModelSpec,
@@ -35,6 +36,7 @@ class Trial:
     sampling: SamplingSpec = SamplingSpec()
     meter: MeterSpec = MeterSpec()
     actuators: Sequence[ActuatorSpec] = ()
+    devices: Sequence[DeviceSpec] = ()
     baseline_s: float = 0.0
     warmup_requests: int = 1
     steady: SteadySpec | None = None
@@ -149,6 +151,9 @@ class RunnerConfig:
         on_suspect: see `OnSuspect`; `--on-suspect` overrides it.
         max_attempts: how often a run is tried when it fails with a retryable error, or when doubted results are
             tried again.
+        devices: that every trial runs on at the same time, such as `(0, 1)` or `("cores:0", "cores:1")`; a bare number
+            is a GPU's index, and a `DeviceSpec` may have an engine of its own. Empty: one engine, wherever it runs.
+            `--devices` overrides it. Where devices are a factor, `trial` names them instead.
     """
 
     name: str = ""
@@ -159,6 +164,7 @@ class RunnerConfig:
     cooldown: Cooldown = Cooldown()
     on_suspect: OnSuspect = OnSuspect.KEEP
     max_attempts: int = 3
+    devices: Sequence[str | int | DeviceSpec] = ()
 
     def create_run_table_model(self) -> RunTableModel:
         """The design."""

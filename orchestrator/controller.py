@@ -36,6 +36,7 @@ from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWai
 from orchestrator.patience import Patience
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
+from orchestrator.store.control import paused
 from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ _STORAGE_CODES = (StorageError.code, DiskFullError.code)
 _RENEW_S = 5.0
 _PASSING_S = 0.1
 _OTHERS_PAUSE_S = 5.0
+_PAUSED_LOOK_S = 2.0
 _BUSY_PAUSE_S = 1.0
 _LONGEST_BUSY_PAUSE_S = 15.0
 
@@ -126,7 +128,8 @@ class Controller:
                 f"Every run fails with {self._streak.code!r}: {self._streak.message} "
                 f"Stopped after {len(self._streak.runs)} runs."
             )
-        self._acknowledger.close(try_again=ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS))
+        if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
+            self._acknowledger.tell_all()
         try:
             self._export()
         except JouleBedError as error:
@@ -158,7 +161,7 @@ class Controller:
         return Ending.STOPPED
 
     def _wait_for_others(self) -> bool:
-        """Pause while other orchestrators hold the runs that are left; False: none are left.
+        """Wait while the campaign is paused, or others hold the runs that are left; False: none are left.
 
         Whoever is gone without an end leaves its lease to run out, and then the run is ours.
         """
@@ -166,6 +169,11 @@ class Controller:
         n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
         if n_left == 0:
             return False
+        pause = paused(self._store)
+        if pause is not None:
+            self._view.waiting(f"The campaign is {pause.words}. `orchestrator resume` lets it go on.")
+            self._stop.sleep(_PAUSED_LOOK_S)
+            return True
         what = "1 run that is left is" if n_left == 1 else f"{n_left} runs that are left are"
         self._view.waiting(f"The {what} being driven by another orchestrator: `orchestrator status` says by which.")
         self._stop.sleep(_OTHERS_PAUSE_S)
@@ -269,7 +277,7 @@ class Controller:
         pause_s = _BUSY_PAUSE_S
         while True:
             try:
-                return self._patience.ask(lambda: self._client.submit(claim.attempt_id, claim.spec))
+                return self._patience.ask(lambda: self._put(claim))
             except TestbedBusyError as error:
                 if self._clock() - begin_s >= self._settings.busy_after_s:
                     raise
@@ -283,6 +291,12 @@ class Controller:
             if looked != cooled:
                 cooled = looked
                 self._note_cooldown(claim, cooled)
+
+    def _put(self, claim: Claim) -> AttemptStatus:
+        safe = self._acknowledger.next()
+        status = self._client.submit(claim.attempt_id, claim.spec, wait_s=_PASSING_S, acknowledges=safe)
+        self._acknowledger.told(safe)
+        return status
 
     def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
         """Poll to the end, and note the states on the way."""

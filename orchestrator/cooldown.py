@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from contract.trial_result import TemperatureReading
+from contract.node_info import TemperatureReading
 from orchestrator.config import Cooldown
 
 Gate = Literal["open", "no_sensor", "timed_out", "disabled"]

@@ -13,6 +13,7 @@ from contract.errors import ConfigError, JouleBedError
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier, Scalar, sha256_of
 from orchestrator.config import Factor, OnSuspect, Order, RunnerConfig, RunTableModel, Treatment, Trial
+from orchestrator.device_option import device_specs
 from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID
 from orchestrator.store.base import Plan, PlannedRun
 
@@ -210,6 +211,10 @@ def _trial(config: RunnerConfig, treatment: Treatment) -> Trial:
 
 
 def _spec(config: RunnerConfig, treatment: Treatment, trial: Trial, run_id: str, repetition: int) -> TrialSpec:
+    if trial.devices and config.devices:
+        raise ConfigError(
+            f"trial({dict(treatment)}) names devices itself: leave out --devices, and `devices` of the configuration."
+        )
     try:
         return TrialSpec(
             experiment=config.name,
@@ -217,7 +222,7 @@ def _spec(config: RunnerConfig, treatment: Treatment, trial: Trial, run_id: str,
             repetition=repetition,
             treatment=dict(treatment),
             seed=derive_seed(config.seed, run_id),
-            **vars(trial),
+            **{**vars(trial), "devices": list(trial.devices) or device_specs(config.devices)},
         )
     except ValidationError as error:
         raise ConfigError(f"trial({dict(treatment)}) makes no valid trial: {_readable(error)}") from error

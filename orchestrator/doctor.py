@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.errors import JouleBedError, ProtocolMismatchError, TestbedUnreachableError, UnauthorizedError
-from contract.trial_result import NodeInfo
+from contract.node_info import NodeInfo
 from contract.units import PROTOCOL_VERSION
 from orchestrator.disk_space import LEAST_FREE_BYTES, MOST_USED, DiskSpace
 from orchestrator.experiment_folder import open_run_table, run_table_path

@@ -12,6 +12,7 @@ from orchestrator.disk_space import DiskSpace
 from orchestrator.driver import Condition, Driver
 from orchestrator.processes import ProcessState, host_of, pid_of
 from orchestrator.store.base import AttemptRow, RunRow
+from orchestrator.store.control import Pause
 from orchestrator.time_words import told_since, told_span, told_time
 
 _SILENT_S = 120.0
@@ -65,6 +66,7 @@ class Situation:
         state_since: open attempt -> when it got its present state.
         disk: of this machine.
         process_state: of an owner.
+        pause: None while the campaign is not paused.
     """
 
     now: datetime
@@ -75,6 +77,7 @@ class Situation:
     state_since: Mapping[str, datetime]
     disk: DiskSpace
     process_state: Callable[[str], ProcessState]
+    pause: Pause | None = None
 
 
 def explain(situation: Situation) -> list[Remark]:
@@ -82,6 +85,7 @@ def explain(situation: Situation) -> list[Remark]:
     n_left = sum(row.state in (RunState.TODO, RunState.RUNNING) for row in situation.rows)
     remarks = [*_failures(situation.folder, situation.rows)]
     if n_left:
+        remarks += _paused(situation)
         active = [each for each in situation.drivers if _is_active(situation, each)]
         for driver in active:
             remarks += _driven(situation, driver)
@@ -149,7 +153,7 @@ def _condition(situation: Situation, driver: Driver) -> Remark | None:
         message = f"The {testbed} is busy with another's trial {since}."
         waits = "The campaign goes on by itself when that trial has ended."
         return Remark(Weight.WARNING, "testbed_busy", message, details=(driver.message, waits))
-    if driver.condition is Condition.WAITING:
+    if driver.condition is Condition.WAITING and situation.pause is None:
         return Remark(Weight.WARNING, "waiting", f"It waits {since}: {driver.message}")
     if attempt is None or attempt.state is not AttemptState.CLAIMED:
         return None  # the cooldown that was written down is over
@@ -161,6 +165,15 @@ def _condition(situation: Situation, driver: Driver) -> Remark | None:
     if driver.condition is Condition.COOLING:
         return Remark(Weight.NOTE, "cooldown", f"Cooldown before {attempt.run_id}: pausing {since}{left}.")
     return None
+
+
+def _paused(situation: Situation) -> list[Remark]:
+    pause = situation.pause
+    if pause is None:
+        return []
+    message = f"The campaign is {pause.words} ({told_since(pause.at, situation.now)})."
+    advice = f"Let it go on: `orchestrator resume {shlex.quote(str(situation.folder))}`."
+    return [Remark(Weight.WARNING, "paused", message, advice)]
 
 
 def _gate(driver: Driver) -> str:

@@ -8,15 +8,16 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract.errors import MissingPackageError, UsageError
 from contract.units import Scalar
-from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID, Value, is_done, telling_attempt
+from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID, Value, excluded_value, is_done, telling_attempt
 from orchestrator.store.base import Plan, RunReader, RunRow
+from orchestrator.store.control import Exclusion, exclusions
 
 FORMATS = ("csv", "parquet")
 
@@ -33,6 +34,8 @@ class _Imported:
 
 def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
     """Write `run_table.csv` or `run_table.parquet`, and `run_table.columns.json` that says what the columns mean.
+
+    A run that a person excluded keeps its row and its `__done`, with state EXCLUDED, the reason, and no figures.
 
     Rows that were imported from a campaign of Experiment Runner come last, with state IMPORTED and no figures: what
     it measured is told in `reasons`, and is no measurement of ours.
@@ -58,7 +61,9 @@ def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
     plan = reader.plan(with_runs=False)
     if plan is None:
         raise UsageError("The run table is empty: nothing was planned. Start with: orchestrator run CONFIG.py")
-    content = _csv(plan, reader.each_run()) if format == "csv" else _parquet(plan, reader.runs())
+    excluded = exclusions(reader)
+    is_csv = format == "csv"
+    content = _csv(plan, reader.each_run(), excluded) if is_csv else _parquet(plan, reader.runs(), excluded)
     path = folder / f"run_table.{format}"
     _replace(path, content)
     _replace(folder / "run_table.columns.json", _describe_columns(plan))
@@ -69,9 +74,14 @@ def _names(plan: Plan) -> list[str]:
     return [RUN_ID, DONE, *plan.factors, *(column.name for column in DATA_COLUMNS)]
 
 
-def _values(run: RunRow) -> list[Value] | None:
+def _values(run: RunRow, excluded: Mapping[str, Exclusion]) -> list[Value] | None:
     attempt = telling_attempt(run)
-    return None if attempt is None else [column.read(run, attempt) for column in DATA_COLUMNS]
+    if attempt is None:
+        return None
+    exclusion = excluded.get(run.run_id)
+    if exclusion is not None:
+        return [excluded_value(column, run, attempt, exclusion) for column in DATA_COLUMNS]
+    return [column.read(run, attempt) for column in DATA_COLUMNS]
 
 
 def _imported(plan: Plan) -> list[_Imported]:
@@ -97,19 +107,19 @@ def _done(run: RunRow) -> str:
     return "DONE" if is_done(run) else "TODO"
 
 
-def _csv(plan: Plan, runs: Iterable[RunRow]) -> bytes:
+def _csv(plan: Plan, runs: Iterable[RunRow], excluded: Mapping[str, Exclusion]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(_names(plan))
     for run in runs:
-        cells = _values(run) or [_UNTOUCHED] * len(DATA_COLUMNS)
+        cells = _values(run, excluded) or [_UNTOUCHED] * len(DATA_COLUMNS)
         writer.writerow([run.run_id, _done(run), *(run.treatment[name] for name in plan.factors), *cells])
     for each in _imported(plan):
         writer.writerow([each.run_id, "DONE", *(each.treatment[name] for name in plan.factors), *each.values])
     return text.getvalue().encode()
 
 
-def _parquet(plan: Plan, runs: Sequence[RunRow]) -> bytes:
+def _parquet(plan: Plan, runs: Sequence[RunRow], excluded: Mapping[str, Exclusion]) -> bytes:
     try:
         import polars
     except ImportError as error:
@@ -129,7 +139,7 @@ def _parquet(plan: Plan, runs: Sequence[RunRow]) -> bytes:
         levels = [run.treatment[name] for run in runs] + [each.treatment[name] for each in imported]
         columns[name] = polars.Series(name, _of_one_type(levels), strict=True)
     nothing: list[Value] = [None] * len(DATA_COLUMNS)
-    rows = [_values(run) or nothing for run in runs] + [each.values for each in imported]
+    rows = [_values(run, excluded) or nothing for run in runs] + [each.values for each in imported]
     for i, column in enumerate(DATA_COLUMNS):
         columns[column.name] = polars.Series(column.name, [row[i] for row in rows], dtype=kinds[column.kind])
     content = io.BytesIO()

@@ -117,7 +117,7 @@ class LocalTestbed:
                 stderr=log,
                 # Ctrl-C in the terminal is for the orchestrator, which lets the trial finish.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=end_with_parent(),
             )
         deadline_s = time.monotonic() + _READY_S
         while not ready_file.exists():
@@ -137,7 +137,7 @@ class LocalTestbed:
         return text[-_LOG_TAIL_CHARACTERS:] or "nothing"
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def end_with_parent() -> Callable[[], None] | None:
     """What makes the kernel end the testbed when this process is killed; None where there is no such thing."""
     if sys.platform != "linux":
         return None

@@ -30,6 +30,7 @@ def plan_document(config: RunnerConfig, plan: Plan, limit: int) -> dict[str, Any
         "order": str(plan.design["order"]),
         "group_by": list(config.group_by),
         "factors": {factor.name: list(factor.levels) for factor in model.factors},
+        "devices": sorted({", ".join(each.name for each in run.spec.devices) for run in plan.runs} - {""}),
         "n_treatments": n_treatments,
         "n_excluded": math.prod(len(factor.levels) for factor in model.factors) - n_treatments,
         "unavailable": plan.design["unavailable"],
@@ -55,6 +56,8 @@ def print_plan(console: Console, document: dict[str, Any]) -> None:
     facts.add_row("experiment", document["experiment"])
     for name, levels in document["factors"].items():
         facts.add_row(f"factor {name}", ", ".join(str(level) for level in levels))
+    for names in document["devices"]:
+        facts.add_row("devices", f"{names}, at the same time")
     excluded = f" ({document['n_excluded']} excluded)" if document["n_excluded"] else ""
     facts.add_row("treatments", f"{document['n_treatments']}{excluded}")
     for each in document["unavailable"]:

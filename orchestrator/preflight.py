@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from contract.errors import UsageError
-from contract.trial_result import Capability, NodeInfo
+from contract.node_info import Capability, NodeInfo
 from contract.trial_spec import TrialSpec
 from contract.units import canonical_json
 from orchestrator.clients.base import TestbedClient
@@ -60,7 +60,8 @@ def _check_names(capabilities: Iterable[Capability], specs: Iterable[TrialSpec])
     found: dict[tuple[str, str], Capability] = {(each.seam, each.name): each for each in capabilities}
     wanted: dict[tuple[str, str], None] = {}
     for spec in specs:
-        wanted[("engine", spec.engine.name)] = None
+        for engine in [spec.engine, *(device.engine for device in spec.devices if device.engine is not None)]:
+            wanted[("engine", engine.name)] = None
         wanted[("workload", spec.workload.name)] = None
         if spec.meter.name != "auto":
             wanted[("meter", spec.meter.name)] = None

@@ -1,12 +1,24 @@
 """Shows a running campaign: bars in a terminal, one plain line per finished attempt elsewhere."""
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from contract.attempt_state import RunState
 from contract.trial_result import AttemptStatus, EnergyMethod, TrialResult
@@ -14,9 +26,10 @@ from orchestrator.campaign_view import AttemptEnd, CampaignView, SilentView
 from orchestrator.cooldown import CooldownProgress
 from orchestrator.store.base import Claim
 from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
+from orchestrator.time_left import time_left
+from orchestrator.time_words import told_span
 
 _ENDED = (RunState.DONE, RunState.SUSPECT, RunState.FAILED)
-_ETA_WINDOW_S = 6 * 3600
 
 
 class ShownView(CampaignView, Protocol):
@@ -42,13 +55,31 @@ class Tally:
         self.n_ended = sum(counts[state] for state in _ENDED)
         self._n_suspect = counts[RunState.SUSPECT]
         self._codes = Counter(suspect_codes)
+        self._run_s: list[float] = []
+        self._open_s: dict[str, float] = {}
 
-    def note(self, end: AttemptEnd) -> None:
-        """Take an attempt's end into account."""
-        self.n_ended += end.run_state in _ENDED
+    def note(self, end: AttemptEnd, took_s: float = 0.0) -> None:
+        """Take an attempt's end into account.
+
+        Args:
+            end: of it.
+            took_s: seconds that it took, its cooldown included.
+        """
+        self._open_s[end.claim.run_id] = self._open_s.get(end.claim.run_id, 0.0) + took_s
+        if end.run_state in _ENDED:
+            self.n_ended += 1
+            self._run_s.append(self._open_s.pop(end.claim.run_id))
         if end.run_state is RunState.SUSPECT:
             self._n_suspect += 1
             self._codes += count_codes([end.reasons])
+
+    @property
+    def left(self) -> str:
+        """`3 h 10 min left (2 h 50 min to 3 h 30 min)`, by the rule that the dashboard uses; empty: too early."""
+        found = time_left(self._run_s, self.n_runs - self.n_ended)
+        if found is None:
+            return ""
+        return f"{told_span(found.left_s)} left ({told_span(found.low_s)} to {told_span(found.high_s)})"
 
     @property
     def suspects(self) -> str:
@@ -106,11 +137,27 @@ class LinesView(SilentView):
         _print(self._console, f"[{self._tally.n_ended}/{self._tally.n_runs}] {describe_end(end)}{so_far}")
 
 
-class BarsView(SilentView):
-    """A bar for the campaign, one for the current trial; what failed or is doubtful stays above them as a line."""
+class _LeftColumn(TimeRemainingColumn):
+    """The campaign's own estimate where a task has one, else the bar's, from its speed."""
 
-    def __init__(self, console: Console, tally: Tally) -> None:
+    def render(self, task: Task) -> Text:
+        left = task.fields.get("left")
+        return Text(left, style="progress.remaining") if left is not None else super().render(task)
+
+
+class BarsView(SilentView):
+    """A bar for the campaign, one for the current trial; what failed or is doubtful stays above them as a line.
+
+    Args:
+        console: a terminal.
+        tally: of the campaign.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, console: Console, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
+        self._began_s = clock()
         # One refresh a second: a faster one would take processor time from a trial on this machine.
         self._progress = Progress(
             SpinnerColumn(),
@@ -118,15 +165,14 @@ class BarsView(SilentView):
             BarColumn(),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _LeftColumn(),
             console=console,
             refresh_per_second=1,
-            speed_estimate_period=_ETA_WINDOW_S,
             transient=True,
         )
         self._tally = tally
         self._runs: TaskID = self._progress.add_task(
-            "[bold]runs", total=tally.n_runs, completed=tally.n_ended, count=self._count()
+            "[bold]runs", total=tally.n_runs, completed=tally.n_ended, count=self._count(), left=""
         )
         self._trial: TaskID | None = None
         self._run_id = ""
@@ -144,6 +190,7 @@ class BarsView(SilentView):
         """See `CampaignView`."""
         if self._trial is not None:
             self._progress.remove_task(self._trial)
+        self._began_s = self._clock()
         again = f", attempt {claim.number}" if claim.number > 1 else ""
         self._run_id = escape(claim.run_id + again)
         self._trial = self._progress.add_task(self._run_id, total=None, count="")
@@ -176,8 +223,8 @@ class BarsView(SilentView):
 
     def attempt_ended(self, end: AttemptEnd) -> None:
         """See `CampaignView`."""
-        self._tally.note(end)
-        self._progress.update(self._runs, completed=self._tally.n_ended, count=self._count())
+        self._tally.note(end, self._clock() - self._began_s)
+        self._progress.update(self._runs, completed=self._tally.n_ended, count=self._count(), left=self._tally.left)
         if end.error is not None or end.reasons:
             _print(self._progress.console, describe_end(end))
 

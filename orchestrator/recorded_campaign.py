@@ -10,7 +10,7 @@ from importlib import metadata
 
 from contract.attempt_state import RunState
 from contract.errors import JouleBedError
-from contract.trial_result import NodeInfo
+from contract.node_info import NodeInfo
 from orchestrator.campaign_view import CampaignView
 from orchestrator.config import Cooldown
 from orchestrator.controller import RunStore

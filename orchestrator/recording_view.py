@@ -9,7 +9,8 @@ from typing import Any
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import JouleBedError, TestbedBusyError, TestbedUnreachableError
 from contract.log_line import note_attempt
-from contract.trial_result import AttemptStatus, NodeInfo
+from contract.node_info import NodeInfo
+from contract.trial_result import AttemptStatus
 from orchestrator.campaign import CampaignOutcome
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.cooldown import CooldownProgress

@@ -16,10 +16,12 @@ from typing import Any
 import psutil
 from sqlalchemy import Engine, insert
 
+from contract.attempt_state import RunState
 from contract.errors import ConfigError, ErrorBody, UsageError
 from contract.trial_result import SuspectReason
 from orchestrator.attempt_journal import AttemptJournal, EndedAttempt
 from orchestrator.cooldown import CooldownOutcome
+from orchestrator.decision_journal import DecisionJournal
 from orchestrator.durable_file import sync_names
 from orchestrator.experiment_folder import has_run_table, missing_attempts, open_run_table, remains, run_table_path
 from orchestrator.plan_file import keep_plan
@@ -27,6 +29,7 @@ from orchestrator.plan_source import PlanSource, find_plan
 from orchestrator.processes import told_process
 from orchestrator.rebuild import Rebuilt, rebuild
 from orchestrator.store.base import Plan, RunTableDamagedError
+from orchestrator.store.control import EXCLUDED_PREFIX, controls_of
 from orchestrator.store.database import database_url, open_database, told
 from orchestrator.store.integrity import damage, files_of
 from orchestrator.store.salvage import Row, Salvaged, salvage
@@ -40,6 +43,7 @@ _DONE = "repaired"
 """File in such a folder: the repair came to its end."""
 
 _WORK = ".repair-"
+_OPEN = (RunState.TODO, RunState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def _mend(
     table = rebuild(
         source.plan, source.specs, salvaged, AttemptJournal(folder).read(), stored_attempts(folder), now=now
     )
-    table.notes += source.notes
+    table.facts = DecisionJournal(folder).added_to(table.facts)
+    table.notes += [*_drop_senseless_exclusions(table, source.plan), *source.notes]
     if only_look:
         return Repair(tuple(faults), table)
     _write(new, source, table, now)
@@ -116,6 +121,17 @@ def _mend(
     if aside is not None:
         (aside / _DONE).touch()
     return Repair(tuple(faults), table, aside)
+
+
+def _drop_senseless_exclusions(table: Rebuilt, plan: Plan) -> list[str]:
+    """A run that is measured again has no result that could be left out; what was done, in words."""
+    notes = []
+    ended = {run.run_id for run, row in zip(plan.runs, table.runs, strict=True) if row["state"] not in _OPEN}
+    for run_id, exclusion in controls_of(table.facts).exclusions.items():
+        if run_id not in ended:
+            del table.facts[EXCLUDED_PREFIX + run_id]
+            notes.append(f"{run_id} was {exclusion.words}; it is measured again, so it counts again")
+    return notes
 
 
 def _salvage(broken: Path | None, work: Path, template: Path) -> Salvaged:

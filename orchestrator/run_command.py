@@ -22,6 +22,7 @@ from orchestrator.config import OnSuspect, RunnerConfig
 from orchestrator.config_loader import load_config
 from orchestrator.controller import Controller, RunStore
 from orchestrator.cooldown import CooldownWait
+from orchestrator.dashboard_process import DashboardProcess
 from orchestrator.design import expand
 from orchestrator.experiment_folder import has_run_table, open_run_table, remains, require_sound, run_table_path
 from orchestrator.experiment_runner.study import StudySource, load_study
@@ -56,6 +57,8 @@ class RunOptions:
         log_level: of the log in the experiment's folder.
         log_format: of the same.
         study: of Experiment Runner, in place of `config`.
+        devices: in place of the configuration's; empty: those.
+        wants_dashboard: serve the web page beside the campaign.
     """
 
     config: Path | None
@@ -68,6 +71,8 @@ class RunOptions:
     log_level: str = "info"
     log_format: LogFormat = "text"
     study: StudySource | None = None
+    devices: tuple[str, ...] = ()
+    wants_dashboard: bool = False
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -111,6 +116,9 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
             store = stack.enter_context(_open(folder, plan, locks, create=True))
             stack.enter_context(_log(options, folder, secrets))
         # From here on there is something to keep: a local testbed's log and attempts stay.
+        if options.wants_dashboard:
+            told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+            stack.enter_context(DashboardProcess(folder, url, token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
         previous = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -157,6 +165,8 @@ def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]
     if options.config is None:
         raise ConfigError("Say what to run: a configuration, or --experiment-runner-config FILE --spec TEMPLATE.")
     config, text = load_config(options.config)
+    if options.devices:
+        config.devices = options.devices
     return config, expand(config, text)
 
 

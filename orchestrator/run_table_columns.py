@@ -8,12 +8,16 @@ from contract.attempt_state import RunState
 from contract.trial_result import EnergySummary, TrialResult
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import AttemptRow, RunRow
+from orchestrator.store.control import Exclusion
 from orchestrator.suspicion import SuspectResultError, reason_text
 
 Value = str | int | float | None
 
 RUN_ID = "__run_id"
 DONE = "__done"
+
+EXCLUDED = "EXCLUDED"
+"""State, in an exported table only, of a run that a person left out of the results."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ def is_done(run: RunRow) -> bool:
     would measure the row again if it said TODO. A FAILED run has nothing to show, so it says TODO.
     """
     return run.state in (RunState.DONE, RunState.SUSPECT)
+
+
+def excluded_value(column: DataColumn, run: RunRow, attempt: AttemptRow, exclusion: Exclusion) -> Value:
+    """A cell of a run that a person excluded: what it is and why, and no figure that a mean could take up."""
+    if column.name == "state":
+        return EXCLUDED
+    if column.name == "reasons":
+        return "; ".join(text for text in (exclusion.words, _reasons(run, attempt)) if text)
+    return attempt.attempt_id if column.name == "attempt_id" else None
 
 
 def _measured(read: Callable[[TrialResult], Value]) -> Callable[[RunRow, AttemptRow], Value]:
@@ -194,8 +207,8 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         "state",
         "text",
         "",
-        "TODO, RUNNING, DONE, SUSPECT (a result with reasons to doubt it), FAILED, or IMPORTED (a row of Experiment "
-        "Runner's own, no measurement of ours).",
+        "TODO, RUNNING, DONE, SUSPECT (a result with reasons to doubt it), FAILED, EXCLUDED (a person left it out: no "
+        "figures, the reason beside), or IMPORTED (a row of Experiment Runner's own, no measurement of ours).",
         lambda run, attempt: run.state.value,
     ),
     DataColumn(
@@ -205,6 +218,6 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         "The execution that the row shows; its evidence is under runs/RUN_ID/ATTEMPT_ID.",
         lambda run, attempt: attempt.attempt_id,
     ),
-    DataColumn("reasons", "text", "", "Why the result is suspect, or why the run failed.", _reasons),
+    DataColumn("reasons", "text", "", "Why the result is suspect or left out, or why the run failed.", _reasons),
 )
 """In the order of the table. None of them may be the name of a factor."""

@@ -19,6 +19,7 @@ from orchestrator.explain import Remark, Situation, Weight, explain, open_attemp
 from orchestrator.processes import process_state
 from orchestrator.run_table_columns import telling_attempt
 from orchestrator.store.base import AttemptRow, RunReader, RunRow
+from orchestrator.store.control import exclusions, paused
 from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
 from orchestrator.time_words import told_since
 
@@ -45,6 +46,7 @@ def look_at(folder: Path, reader: RunReader) -> Situation:
         state_since={attempt.attempt_id: _state_since(reader, attempt) for attempt in open_attempts(rows)},
         disk=DiskSpace.of(folder),
         process_state=process_state,
+        pause=paused(reader),
     )
 
 
@@ -64,6 +66,7 @@ def status_document(folder: Path, reader: RunReader, situation: Situation | None
         "counts": {state.value: n for state, n in reader.counts().items()},
         "explanations": [asdict(remark) for remark in explain(situation)],
         "drivers": [driver.model_dump(mode="json") for driver in situation.drivers],
+        "pause": situation.pause.model_dump(mode="json") if situation.pause else None,
         "running": [
             _running(row, row.attempts[-1], situation) for row in rows if row.state is RunState.RUNNING and row.attempts
         ],
@@ -71,6 +74,7 @@ def status_document(folder: Path, reader: RunReader, situation: Situation | None
         "retries": [_failure(row) for row in rows if row.state is RunState.TODO and row.attempts],
         "suspects": [_suspect(row) for row in rows if row.state is RunState.SUSPECT],
         "suspect_codes": dict(_suspect_codes(rows)),
+        "excluded": [{"run_id": run_id, "reason": each.words} for run_id, each in exclusions(reader).items()],
     }
 
 
@@ -93,6 +97,7 @@ def print_status(console: Console, document: dict[str, Any]) -> None:
     _list(console, "Failed", document["failures"])
     _list(console, "Without a result so far, will be tried again", document["retries"])
     _list_suspects(console, document)
+    _list(console, "Left out of the results", document["excluded"])
 
 
 def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcome: CampaignOutcome) -> int:

@@ -14,6 +14,7 @@ from orchestrator.artifacts import ArtifactFolder
 from orchestrator.driver import drivers
 from orchestrator.progress_view import describe_result
 from orchestrator.store.base import AttemptRow, EventRow, RunReader, RunRow
+from orchestrator.store.control import Exclusion, Pause, exclusions, paused
 from orchestrator.time_words import told_span
 
 _TAIL_LINES = 20
@@ -23,9 +24,11 @@ def campaign_document(reader: RunReader) -> dict[str, Any]:
     """What happened to the campaign as a whole, its waits included, as JSON."""
     plan = reader.plan()
     events = [event for event in reader.events() if event.state_after is None]
+    pause = paused(reader)
     return {
         "experiment": plan.experiment if plan else None,
         "drivers": [driver.model_dump(mode="json") for driver in drivers(reader)],
+        "pause": pause.model_dump(mode="json") if pause else None,
         "events": _events(events),
     }
 
@@ -48,14 +51,34 @@ def run_document(folder: Path, reader: RunReader, wanted: str) -> dict[str, Any]
         near = difflib.get_close_matches(wanted, [*rows, *of_attempt], n=3)
         hint = f"Did you mean {', '.join(near)}?" if near else "See `__run_id` in run_table.csv."
         raise UsageError(f"The run table has no run and no attempt {wanted!r}. {hint}")
-    events = reader.events(row.run_id)
     attempts = [each for each in row.attempts if wanted in (row.run_id, each.attempt_id)]
+    return row_document(folder, row, reader.events(row.run_id), attempts, exclusion=exclusions(reader).get(row.run_id))
+
+
+def row_document(
+    folder: Path,
+    row: RunRow,
+    events: Sequence[EventRow],
+    attempts: Sequence[AttemptRow],
+    *,
+    exclusion: Exclusion | None = None,
+) -> dict[str, Any]:
+    """The same, of a row that was read already.
+
+    Args:
+        folder: the experiment's.
+        row: of the run table.
+        events: of the run.
+        attempts: those of the run's that are told.
+        exclusion: why a person left it out of the results; None where nobody did.
+    """
     return {
         "run_id": row.run_id,
         "position": row.position,
         "treatment": row.treatment,
         "repetition": row.repetition,
         "state": row.state.value,
+        "exclusion": exclusion.model_dump(mode="json") if exclusion else None,
         "attempts": [_attempt(folder, row, attempt, events) for attempt in attempts],
         # Of the run itself, such as `retry`: beside its attempts.
         "events": _events([event for event in events if event.attempt_id is None]),
@@ -64,6 +87,9 @@ def run_document(folder: Path, reader: RunReader, wanted: str) -> dict[str, Any]
 
 def print_campaign_story(console: Console, document: dict[str, Any]) -> None:
     """For people."""
+    if document["pause"] is not None:
+        pause = Pause.model_validate(document["pause"])
+        _line(console, f"The campaign is {pause.words}, since {pause.at:%Y-%m-%d %H:%M:%S} (UTC).")
     if not document["events"]:
         _line(console, "Nothing has happened to the campaign yet.")
     _print_events(console, document["events"], with_run=True, with_date=True)
@@ -75,6 +101,9 @@ def print_run_story(console: Console, document: dict[str, Any]) -> None:
     n_attempts = len(document["attempts"])
     told = f"{n_attempts} attempt{'' if n_attempts == 1 else 's'}" if n_attempts else "not tried yet"
     _line(console, f"{document['run_id']}: {document['state']}, {told} ({treatment})")
+    if document["exclusion"] is not None:
+        exclusion = Exclusion.model_validate(document["exclusion"])
+        _line(console, f"Left out of the results: {exclusion.words}, at {exclusion.at:%Y-%m-%d %H:%M:%S} (UTC).")
     for attempt in document["attempts"]:
         console.print()
         _print_attempt(console, attempt)

@@ -6,9 +6,14 @@ time, then the samples that are measured. A process of its own for each point, s
 
 For another model, device or sweep, copy this file, or derive from its class in a file beside it. The report:
 `python -m analysis edge results/edge_power_profile`.
+
+Several devices at the same time, each with the whole sweep: `orchestrator run ... --devices 0 1` (GPUs), or
+`--devices cores:0 cores:1` (disjoint sets of a processor's cores), or `devices` below.
 """
 
-from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, SteadySpec, WorkloadSpec
+from collections.abc import Sequence
+
+from contract.trial_spec import DeviceSpec, EngineSpec, MeterSpec, ModelSpec, SamplingSpec, SteadySpec, WorkloadSpec
 from orchestrator.config import Cooldown, Factor, RunTableModel, Treatment, Trial
 from orchestrator.config import RunnerConfig as Base
 
@@ -30,6 +35,9 @@ class RunnerConfig(Base):
     meter = MeterSpec(period_s=0.2)
     # Memories of smaller devices to simulate, such as (8.0, 16.0): a factor `memory_gib`. "Does not fit" is a result.
     memory_gib: tuple[float, ...] = ()
+    # Devices that work at the same time, started on a barrier, such as (0, 1), ("cores:0", "cores:1"), or one with an
+    # engine of its own: DeviceSpec(name="gpu:0", engine=EngineSpec(name="vllm")).
+    devices: Sequence[str | int | DeviceSpec] = ()
 
     def create_run_table_model(self) -> RunTableModel:
         """One factor, w*; and the memory where profiles of it are given."""
@@ -39,7 +47,7 @@ class RunnerConfig(Base):
         return RunTableModel(factors=factors, repetitions=self.repetitions)
 
     def trial(self, treatment: Treatment) -> Trial:
-        """`n_samples` answers of w* tokens, greedy, one at a time."""
+        """`n_samples` answers of w* tokens, greedy, one at a time; on each device, where several are named."""
         engine = self.engine
         if self.memory_gib:
             engine = engine.model_copy(update={"memory_limit_gib": float(treatment["memory_gib"])})

@@ -3,7 +3,7 @@
 | file | writer | what |
 |---|---|---|
 | spec.json | node | the TrialSpec |
-| status.json | node | the AttemptStatus, replaced atomically at every change |
+| status.json | node | the AttemptStatus, replaced at every change of state but the last: that is in result.json |
 | process.json | node | pid, start time and process group of the child, to find it again after a restart |
 | progress.jsonl | child | one `Progress` line per change of state or finished request |
 | record.json | child | the `ChildRecord`, replaced atomically, last of all |
@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
+from contract.node_info import TemperatureReading
 from contract.trial_result import (
     LoadReport,
     MeterCost,
@@ -34,9 +35,10 @@ from contract.trial_result import (
     SettingTaken,
     SteadyReport,
     SuspectReason,
-    TemperatureReading,
+    TaskScore,
     WorkloadReport,
 )
+from contract.trial_spec import DeviceName
 from contract.units import Sha256, WireModel
 
 SPEC = "spec.json"
@@ -61,6 +63,8 @@ class Progress(WireModel):
     n_requests_done: int = 0
     n_requests: int = 0
     power_w: dict[str, float] = Field(default_factory=dict)
+    waits_for: list[str] = Field(default_factory=list)
+    """Devices that are not done with this state, where the trial names several and some are."""
 
 
 class RequestRecord(WireModel):
@@ -86,6 +90,27 @@ class RequestRecord(WireModel):
     gold_label: str | None
     predicted_label: str | None
     is_correct: bool | None
+    device: str | None = None
+    """Which of the trial's devices answered; None where it names none."""
+
+
+class DeviceRecord(WireModel):
+    """What one of several devices did; `testbed.collect` makes a `DeviceResult` of it."""
+
+    device: DeviceName
+    load: LoadReport | None = None
+    start_s: float | None = None
+    """Of its own measured phase; monotonic seconds."""
+    end_s: float | None = None
+    late_s: float | None = None
+    """After the common start instant."""
+    score: TaskScore | None = None
+    n_requests: int = 0
+    n_output_tokens: int = 0
+    cpu_s: float | None = None
+    """CPU seconds of its process between the two."""
+    memory_peak_bytes: int | None = None
+    error: ErrorBody | None = None
 
 
 class ChildRecord(WireModel):
@@ -109,6 +134,8 @@ class ChildRecord(WireModel):
     """Of the thermometer: at the start of the trial, and right before and after the measured phase."""
     memory_peak_bytes: int | None = None
     """Most that the process was resident with, since it was started."""
+    devices: list[DeviceRecord] = Field(default_factory=list)
+    """Each device on its own, where the trial names several."""
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""

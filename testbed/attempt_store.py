@@ -7,14 +7,17 @@ import itertools
 import logging
 import os
 import shutil
+import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from contract.errors import AttemptNotFoundError, InvalidRequestError, JouleBedError, UsageError
+from contract.routes import MAX_BROUGHT_BYTES
 from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier
@@ -35,11 +38,12 @@ _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 class AttemptStore:
     """The folders of all attempts, and the lock that keeps a second testbed away from them.
 
-    Not thread-safe but for reads: the node serialises writes.
+    Not thread-safe but for reads and `delete`: the node serialises writes.
 
     Args:
         data_dir: made if it is not there; its `attempts` folder holds one folder per attempt.
-        keep_acknowledged: how many acknowledged attempts stay; older ones are deleted. Others always stay.
+        keep_acknowledged: how many acknowledged attempts stay, or up to a third more; older ones are deleted. Others
+            always stay.
         reserve_bytes: room that is kept for the end of a trial; see `testbed.disk_reserve`.
 
     Raises:
@@ -50,6 +54,7 @@ class AttemptStore:
         self.data_dir = data_dir.resolve()
         self._attempts = self.data_dir / "attempts"
         self._keep = keep_acknowledged
+        self._deleting = threading.Lock()
         try:
             self._attempts.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_fd: int | None = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -96,9 +101,10 @@ class AttemptStore:
         return self._attempts / attempt_id
 
     def create(self, status: AttemptStatus, spec: TrialSpec) -> Path:
-        """Store a new attempt; when this returns, it survives a power cut.
+        """Store a new attempt; when this returns, it survives the end of this process.
 
-        The folder appears under its name complete or not at all.
+        The folder appears under its name complete or not at all. It is not synced: no trial survives a power cut, and
+        one that is then unknown is submitted anew like one that is known to have died.
 
         Raises:
             DiskFullError: there is no room, or too little for the end of a trial.
@@ -109,9 +115,8 @@ class AttemptStore:
         try:
             new.mkdir(mode=0o700, exist_ok=True)  # there after a failed try, on a full disk for instance
             _write_status(new, status)
-            write_atomic(new / attempt_folder.SPEC, spec)
+            (new / attempt_folder.SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
             folder = new.replace(self.folder(status.attempt_id))
-            _fsync_folder(self._attempts)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             raise storage_error(error, self.data_dir) from error
@@ -192,11 +197,27 @@ class AttemptStore:
             raise AttemptNotFoundError(f"The file of artifact {name} of attempt {result.attempt_id} is gone.")
         return path
 
+    def small_artifacts(self, result: TrialResult) -> dict[str, bytes]:
+        """Name -> content of the smallest artifacts, `MAX_BROUGHT_BYTES` at most; a file that is gone is left out."""
+        folder = self.folder(result.attempt_id)
+        contents: dict[str, bytes] = {}
+        room = MAX_BROUGHT_BYTES
+        for artifact in sorted(result.artifacts, key=lambda each: each.size_bytes):
+            room -= artifact.size_bytes
+            if room < 0:
+                break
+            try:
+                contents[artifact.name] = (folder / artifact.name).read_bytes()
+            except OSError:
+                continue
+        return contents
+
     def acknowledge(self, attempt_id: str) -> list[str]:
-        """Mark an attempt as safe elsewhere, and prune.
+        """Mark an attempt as safe elsewhere.
 
         Returns:
-            The attempts that were deleted, the oldest acknowledgement first.
+            The attempts that are not kept any more, the oldest acknowledgement first: for `delete`. None most of the
+            time, then several: to remember what was deleted costs the disk the same for one as for many.
         """
         if attempt_id not in self._acknowledged:
             try:
@@ -206,11 +227,12 @@ class AttemptStore:
                 _log.exception("Attempt %s: its acknowledgement cannot be written", attempt_id)
             self._acknowledged[attempt_id] = None
             self._unwritten.pop(attempt_id, None)
-        pruned: list[str] = []
-        while len(self._acknowledged) > self._keep:
-            oldest, _ = self._acknowledged.popitem(last=False)
-            self._delete(oldest)
-            pruned.append(oldest)
+        if len(self._acknowledged) <= self._keep + self._keep // 3:
+            return []
+        surplus = len(self._acknowledged) - self._keep
+        pruned = [self._acknowledged.popitem(last=False)[0] for _ in range(surplus)]
+        for each in pruned:
+            bisect.insort(self._pruned, _digest(each))
         return pruned
 
     def is_pruned(self, attempt_id: str) -> bool:
@@ -219,28 +241,38 @@ class AttemptStore:
         place = bisect.bisect_left(self._pruned, digest)
         return place < len(self._pruned) and self._pruned[place] == digest
 
-    def _delete(self, attempt_id: str) -> None:
-        # Remembered before it is gone: a submission that the network delivers again must not run it again.
-        try:
-            self._note_pruned(attempt_id)
-        except OSError as error:
-            if not is_full(error):
-                raise storage_error(error, self.data_dir) from error
-            # What is to be deleted holds the room that the note needs; it was acknowledged, so its evidence can go.
-            for path in self.folder(attempt_id).iterdir():
-                if path.name not in (attempt_folder.SPEC, attempt_folder.STATUS, attempt_folder.ACKNOWLEDGED):
-                    path.unlink()
-            self._note_pruned(attempt_id)
-        bisect.insort(self._pruned, _digest(attempt_id))
-        # Out of the way first: a crash in the middle must not leave half an attempt under its name.
-        trash = self.folder(attempt_id).replace(self._attempts / f"{_TRASH}{attempt_id}")
-        shutil.rmtree(trash, ignore_errors=True)
+    def delete(self, attempt_ids: Sequence[str]) -> None:
+        """Delete attempts that `acknowledge` gave up. Thread-safe: nobody else needs to wait for it.
 
-    def _note_pruned(self, attempt_id: str) -> None:
+        Raises:
+            StorageError: the disk takes no note of them; they stay, and are found again after a restart.
+        """
+        with self._deleting:
+            # Remembered before they are gone: a submission that the network delivers again must not run them again.
+            try:
+                self._note_pruned(attempt_ids)
+            except OSError as error:
+                if not is_full(error):
+                    raise storage_error(error, self.data_dir) from error
+                # What is to be deleted holds the room that the note needs; it was acknowledged: its evidence can go.
+                for attempt_id in attempt_ids:
+                    self._thin_out(self.folder(attempt_id))
+                self._note_pruned(attempt_ids)
+            for attempt_id in attempt_ids:
+                # Out of the way first: a crash in the middle must not leave half an attempt under its name.
+                trash = self.folder(attempt_id).replace(self._attempts / f"{_TRASH}{attempt_id}")
+                shutil.rmtree(trash, ignore_errors=True)
+
+    def _thin_out(self, folder: Path) -> None:
+        for path in folder.iterdir():
+            if path.name not in (attempt_folder.SPEC, attempt_folder.STATUS, attempt_folder.ACKNOWLEDGED):
+                path.unlink()
+
+    def _note_pruned(self, attempt_ids: Sequence[str]) -> None:
         with self._pruned_file.open("ab") as file:
             size_bytes = file.tell()
             try:
-                file.write(attempt_id.encode() + b"\n")
+                file.write("".join(f"{attempt_id}\n" for attempt_id in attempt_ids).encode())
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -324,11 +356,3 @@ def _write_status(folder: Path, status: AttemptStatus) -> None:
     temporary = folder / f".{attempt_folder.STATUS}.tmp"
     temporary.write_text(status.model_dump_json(indent=1), encoding="utf-8")
     temporary.replace(folder / attempt_folder.STATUS)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

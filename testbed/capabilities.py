@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from contract.errors import JouleBedError
-from contract.trial_result import Capability
+from contract.node_info import Capability
 from testbed.actuators.base import Actuator
 from testbed.actuators.registry import FIRST_DEVICE, SIMULATED
 from testbed.meters.base import Meter

@@ -109,11 +109,12 @@ def hide_in_log(path: Path, secrets: Collection[str] | None = None) -> bool:
     Returns:
         Whether there were any.
     """
-    secrets = secret_values(os.environ) if secrets is None else secrets
     try:
         # Bytes that are no text come back as they were.
         before = path.read_bytes().decode(errors="surrogateescape")
-        after = hide(before, secrets)
+        if not before:
+            return False
+        after = hide(before, secret_values(os.environ) if secrets is None else secrets)
         if after == before:
             return False
         path.write_bytes(after.encode(errors="surrogateescape"))

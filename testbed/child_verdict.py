@@ -70,7 +70,13 @@ def count_oom_kills(root: Path = Path("/")) -> int | None:
 
 
 def death(
-    *, pid: int, returncode: int | None, tail: Sequence[str], text: str = "", oom_kills: int | None = None
+    *,
+    pid: int,
+    returncode: int | None,
+    tail: Sequence[str],
+    text: str = "",
+    oom_kills: int | None = None,
+    what: str = "The trial's process",
 ) -> JouleBedError:
     """Why a child that left no record died.
 
@@ -80,6 +86,7 @@ def death(
         tail: last lines of its log, for the error's detail.
         text: more of the log's end, which is searched.
         oom_kills: how often the kernel ended a process for memory while it lived; None where that is unknown.
+        what: it was.
     """
     detail: dict[str, Any] = {"pid": pid, "log_tail": list(tail)}
     hint = ""
@@ -96,7 +103,7 @@ def death(
     if words:
         hint = f" Its last words: {words}{hint}"
     error = ChildDiedError(
-        f"The trial's process {how} without a result.{hint} Its output is in child.log.",
+        f"{what} {how} without a result.{hint} Its output is in child.log.",
         **detail,
     )
     was_killed = returncode is None or returncode == -signal.SIGKILL
@@ -117,7 +124,15 @@ def sharpen(
     if type(error) is not JouleBedError and not isinstance(error, _VAGUE):
         return error
     error.detail.setdefault("log_tail", list(tail))
-    return _sharpened(error, f"{error.message}\n{text or chr(10).join(tail)}", oom_kills) or error
+    sharper = _sharpened(error, f"{error.message}\n{text or chr(10).join(tail)}", oom_kills)
+    if sharper is None:
+        return error
+    whose = re.match(r"Device (gpu|cores):[\d,-]+: ", error.message)
+    if whose and whose[0] not in sharper.message:
+        named = type(sharper)(whose[0] + sharper.message)
+        named.detail = sharper.detail
+        return named
+    return sharper
 
 
 def signal_name(number: int) -> str:

@@ -12,30 +12,24 @@ from pydantic import ValidationError
 
 from contract.attempt_state import AttemptState
 from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError, error_from_body
-from contract.trial_result import (
-    ArtifactRef,
-    EnergyReading,
-    LoadReport,
-    NodeIdentity,
-    Phase,
-    SuspectReason,
-    TrialResult,
-)
+from contract.node_info import NodeIdentity
+from contract.trial_result import ArtifactRef, EnergyReading, LoadReport, Phase, SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from energy.attribution import added_traces, attribute, settle_headlines, summarise
 from energy.clock_step import Mapped, to_monotonic
 from energy.energibridge_log import read_energibridge_log
 from energy.evidence import Evidence
-from energy.request_energy import EnergySplit, share_energy
+from energy.request_energy import EnergySplit
 from energy.trace import Gauge, Trace
 from energy.trace_log import read_gauges, read_traces
 from energy.validity import find_reasons
 from testbed import attempt_folder
 from testbed.actuators.registry import SIMULATED
-from testbed.attempt_folder import ChildRecord, RequestRecord, write_atomic
+from testbed.attempt_folder import ChildRecord, RequestRecord
 from testbed.child_log import hide_in_log
 from testbed.conditions import conditions_of
+from testbed.device_group.outcome import device_results, share_by_device
 from testbed.engines.base import NOT_TAKEN
 from testbed.meters.energibridge_meter import figure_terms
 from testbed.request_sheet import request_sheet, timing
@@ -50,6 +44,10 @@ _NOT_EVIDENCE = frozenset(
         attempt_folder.ACKNOWLEDGED,
     }
 )
+
+
+_SMALL_BYTES = 64 * 1024
+_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,8 @@ def collect(
     summary = summarise(readings, phases, split)
     if split is not None and split.requests and summary is not None:
         sheet = request_sheet(requests, split, summary.method)
-        write_atomic(folder / attempt_folder.REQUEST_ENERGY, sheet)
+        # Not synced, like the traces that it is made of: what a power cut takes does not verify when it is fetched.
+        (folder / attempt_folder.REQUEST_ENERGY).write_bytes(sheet.encode())
     has_speed = workload is not None and measure is not None and measure.duration_s > 0
     return TrialResult(
         protocol_version=PROTOCOL_VERSION,
@@ -139,6 +138,7 @@ def collect(
         settings=record.settings if record else [],
         steady=record.steady if record else None,
         conditions=conditions_of(record, samples.gauges) if record else None,
+        devices=device_results(record, samples.traces, samples.gauges, readings, node) if record else [],
         node=node,
         artifacts=list_artifacts(folder),
     )
@@ -152,10 +152,17 @@ def list_artifacts(folder: Path) -> list[ArtifactRef]:
             continue
         if not path.stat().st_size:
             continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        artifacts.append(ArtifactRef(name=path.name, size_bytes=path.stat().st_size, sha256=digest))
+        artifacts.append(ArtifactRef(name=path.name, size_bytes=path.stat().st_size, sha256=_sha256(path)))
     return artifacts
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        # Most are small, and file_digest clears a buffer of 256 KiB for each.
+        digest = hashlib.sha256(file.read(_SMALL_BYTES))
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _expected_clocks(spec: TrialSpec, record: ChildRecord) -> dict[str, float]:
@@ -202,9 +209,10 @@ def _split(
     if record.workload is None or len(requests) != record.workload.n_requests:
         return EnergySplit(note="not every request is on record")
     start_s = record.origin_s + measure.start_s
-    return share_energy(
+    return share_by_device(
         added_traces(traces, readings, Phase.MEASURE),
         [timing(request) for request in requests],
+        [request.device for request in requests],
         start_s=start_s,
         end_s=start_s + measure.duration_s,
     )

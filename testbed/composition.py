@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from contract.errors import UnknownNameError
-from contract.trial_result import NodeInfo
+from contract.node_info import NodeInfo
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from testbed.actuators.registry import ACTUATORS
@@ -54,7 +54,8 @@ def node_parts(
 
     def check(spec: TrialSpec) -> None:
         check_names(spec)
-        models.check(spec.model)
+        for model in [spec.model, *(device.model for device in spec.devices if device.model is not None)]:
+            models.check(model)
 
     _check_name("meter", default_meter, [AUTO, *METERS.names])
     clock = SystemClock()
@@ -99,7 +100,8 @@ def check_names(spec: TrialSpec) -> None:
     Raises:
         UnknownNameError: the message lists the names that do exist.
     """
-    _check_name("engine", spec.engine.name, ENGINES.names)
+    for engine in [spec.engine, *(device.engine for device in spec.devices if device.engine is not None)]:
+        _check_name("engine", engine.name, ENGINES.names)
     _check_name("workload", spec.workload.name, WORKLOADS.names)
     _check_name("meter", spec.meter.name, [AUTO, *METERS.names])
     for actuator in spec.actuators:

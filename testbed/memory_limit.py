@@ -165,10 +165,14 @@ def engine_options(spec: TrialSpec, limit: MemoryLimit | None) -> dict[str, Json
     return options
 
 
-def cuda_memory_bytes(spec: TrialSpec) -> int | None:
-    """Bytes of the first GPU, where the engine of a trial will use one through CUDA; None otherwise.
+def cuda_memory_bytes(spec: TrialSpec, index: int = 0) -> int | None:
+    """Bytes of a GPU, where the engine of a trial will use it through CUDA; None otherwise.
 
     Asks NVML and not torch, which would open a context and take memory itself.
+
+    Args:
+        spec: of the trial.
+        index: of the GPU, as NVML counts.
     """
     on_cpu = spec.engine.options.get("device") == "cpu" or spec.engine.options.get("n_gpu_layers") == 0
     if on_cpu or spec.engine.name not in ("vllm", "transformers"):
@@ -182,7 +186,7 @@ def cuda_memory_bytes(spec: TrialSpec) -> int | None:
     except pynvml.NVMLError:
         return None
     try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index)).total)
     except pynvml.NVMLError:
         return None
     finally:

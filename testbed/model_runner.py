@@ -24,17 +24,17 @@ from typing import TextIO, cast
 import psutil
 
 from contract.errors import ErrorBody, JouleBedError
-from contract.trial_result import CheckProblem, CheckReport, CheckRequest, LoadReport
+from contract.node_info import CheckProblem, CheckReport, CheckRequest
+from contract.trial_result import LoadReport
 from contract.trial_spec import TrialSpec
 from contract.units import sha256_of
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord
 from testbed.clock import Clock, SystemClock
+from testbed.device_group.group import DeviceGroup, group_of
 from testbed.device_settings import data_dir_of, device_settings
 from testbed.engines.base import Engine
-from testbed.engines.limited_engine import LimitedEngine
-from testbed.engines.registry import ENGINES
-from testbed.memory_limit import cuda_memory_bytes, engine_options, mapped_weights_bytes, memory_limit
+from testbed.engines.build import build_engine
 from testbed.meters.base import Meter
 from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.registry import METERS
@@ -67,7 +67,7 @@ class ModelRunner:
         """Run one trial; whatever happens, record.json is there afterwards, unless the process dies."""
         try:
             spec = TrialSpec.model_validate_json(spec_path.read_bytes())
-            parts = self._build(spec, meter_names, data_dir_of(os.environ, out_dir))
+            parts = self._build(spec, meter_names, out_dir)
             record = run_trial(spec, parts, out_dir, self._clock)
         except JouleBedError as error:
             record = self._failed(out_dir, error)
@@ -87,9 +87,9 @@ class ModelRunner:
             self._engine.close()
         self._engine, self._engine_key, self._load = None, "", None
 
-    def _build(self, spec: TrialSpec, meter_names: Sequence[str], data_dir: Path) -> Parts:
+    def _build(self, spec: TrialSpec, meter_names: Sequence[str], out_dir: Path) -> Parts:
         # The cheap parts first, so that a wrong option costs no engine.
-        devices = device_settings(spec.actuators, data_dir, self._clock)
+        devices = device_settings(spec.actuators, data_dir_of(os.environ, out_dir), self._clock)
         workload = WORKLOADS.create_from_spec(spec.workload.name, spec.workload.options)
         meters: list[Meter] = []
         for name in meter_names:
@@ -97,8 +97,11 @@ class ModelRunner:
             meters.append(METERS.create_from_spec(name, options, period_s=spec.meter.period_s))
         if self._engine is None or self._engine_key != spec.engine_key():
             self.close()
-            self._engine = _engine_of(spec)
+            self._engine = group_of(spec, out_dir, self._clock) if spec.devices else build_engine(spec)
             self._engine_key = spec.engine_key()
+        group = self._engine if isinstance(self._engine, DeviceGroup) else None
+        if group is not None:
+            group.begin_trial(out_dir / attempt_folder.CHILD_LOG)
         outside = self._wrapped or "energibridge" in meter_names
         return Parts(
             engine=self._engine,
@@ -110,6 +113,7 @@ class ModelRunner:
             wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
             wrapper_settings={"energibridge": dict(_wrapping_meter(spec).settings())} if self._wrapped else {},
             devices=devices,
+            group=group,
         )
 
     def _failed(self, out_dir: Path, error: JouleBedError) -> ChildRecord:
@@ -137,10 +141,11 @@ def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
     return cast(EnergiBridgeMeter, meter)
 
 
-def _engine_of(spec: TrialSpec) -> Engine:
-    limit = memory_limit(spec, lambda: cuda_memory_bytes(spec))
-    engine = ENGINES.create_from_spec(spec.engine.name, engine_options(spec, limit))
-    return engine if limit is None else LimitedEngine(engine, limit, lambda: mapped_weights_bytes(spec))
+def _check_engine(spec: TrialSpec) -> None:
+    if spec.devices:
+        group_of(spec, Path(), SystemClock()).check(spec.model)
+    else:
+        build_engine(spec).check(spec.model)
 
 
 def _check_workload(spec: TrialSpec) -> None:
@@ -156,8 +161,8 @@ def check(request: CheckRequest) -> CheckReport:
     known: dict[str, ErrorBody | None] = {}
     for spec in request.specs:
         steps: dict[str, Callable[[], object]] = {
-            sha256_of([spec.engine.model_dump(mode="json"), spec.model.model_dump(mode="json")]): lambda spec=spec: (  # type: ignore[misc]
-                _engine_of(spec).check(spec.model)
+            sha256_of(spec.model_dump(mode="json", include={"engine", "model", "devices"})): lambda spec=spec: (  # type: ignore[misc]
+                _check_engine(spec)
             ),
             sha256_of([spec.workload.model_dump_json(), spec.sampling.model_dump_json(), spec.model.max_model_len]): (
                 lambda spec=spec: _check_workload(spec)  # type: ignore[misc]

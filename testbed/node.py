@@ -13,20 +13,13 @@ from contract.errors import (
     AttemptConflictError,
     AttemptNotFinishedError,
     AttemptNotFoundError,
-    JouleBedError,
+    StorageError,
     TestbedBusyError,
 )
+from contract.node_info import Capability, CheckReport, NodeInfo
 from contract.routes import MAX_WAIT_S
-from contract.trial_result import (
-    AttemptStatus,
-    Capability,
-    CheckProblem,
-    CheckReport,
-    CheckRequest,
-    NodeInfo,
-    TelemetrySample,
-    TrialResult,
-)
+from contract.telemetry import TelemetrySample
+from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from testbed.aftermath import Aftermath
@@ -40,6 +33,8 @@ from testbed.node_parts import NodeParts
 from testbed.recovery import find_again, find_attempts
 from testbed.status_board import StatusBoard
 from testbed.supervisor import Attempt, Supervisor, Timing
+from testbed.telemetry.board import Running, TelemetryBoard, TelemetryListener
+from testbed.trial_check import check_trials
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +64,9 @@ class TestbedNode:
         self._ended: Counter[AttemptState] = Counter()
         self._last_result: TrialResult | None = None
         self._straggler: Supervisor | None = None
+        self._telemetry = TelemetryBoard(
+            running=self._running, find=self._board.find, temperatures=parts.thermometer.read, clock=parts.clock
+        )
         self._recover()
 
     @classmethod
@@ -121,21 +119,7 @@ class TestbedNode:
         with self._submitting:
             with self._changed:
                 is_running = self._supervisor is not None or self._board.is_closing
-            if not is_running:
-                self._parts.restore()
-            problems: list[CheckProblem] = []
-            sound: list[TrialSpec] = []
-            for spec in specs:
-                try:
-                    self._parts.check(spec)
-                    if not is_running:
-                        self._parts.choose_meters(spec.meter)
-                    sound.append(spec)
-                except JouleBedError as error:
-                    problems.append(CheckProblem(run_id=spec.run_id, error=error.body()))
-            if sound and not is_running:
-                problems += self._parts.launcher.check(CheckRequest(specs=sound)).problems
-            return CheckReport(problems=problems)
+            return check_trials(specs, self._parts, is_running=is_running)
 
     def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
         """Start an attempt. Idempotent: the same id and spec again answers where it is.
@@ -188,14 +172,16 @@ class TestbedNode:
             attempt_id: of a submitted attempt.
             after_version: the version that is known already.
             wait_s: at most `MAX_WAIT_S` is waited.
-            with_result: bring the result of an attempt that is over.
+            with_result: bring the result of an attempt that is over, and its small artifacts.
 
         Raises:
             AttemptNotFoundError: it was never submitted, or was acknowledged and pruned.
         """
         status = self._board.wait(attempt_id, after_version, min(wait_s, MAX_WAIT_S))
         if with_result and status.state.is_final:
-            return status.model_copy(update={"result": self._store.result(attempt_id)})
+            result = self._store.result(attempt_id)
+            contents = self._store.small_artifacts(result) if result is not None else {}
+            return status.model_copy(update={"result": result, "contents": contents})
         return status
 
     def result(self, attempt_id: str) -> TrialResult:
@@ -253,9 +239,20 @@ class TestbedNode:
                 raise AttemptNotFinishedError(
                     f"Attempt {attempt_id} is {status.state}: acknowledge it when its result was fetched."
                 )
-            for pruned in self._store.acknowledge(attempt_id):
-                self._board.remove(pruned)
-            return status
+            pruned = self._store.acknowledge(attempt_id)
+            for each in pruned:
+                self._board.remove(each)
+        if pruned:
+            self._store.delete(pruned)
+        return status
+
+    def acknowledge_known(self, attempt_ids: Sequence[str]) -> None:
+        """Acknowledge several; one that is not here any more, or still runs, is left out."""
+        for attempt_id in attempt_ids:
+            try:
+                self.acknowledge(attempt_id)
+            except (AttemptNotFoundError, AttemptNotFinishedError, StorageError) as error:
+                _log.warning("Attempt %s was not acknowledged: %s", attempt_id, error.message)
 
     def info(self) -> NodeInfo:
         """This testbed's description of itself, with its temperatures now."""
@@ -276,18 +273,31 @@ class TestbedNode:
             disk_total_bytes=disk.total,
         )
 
+    def listen(self, after: str = "") -> TelemetryListener:
+        """Listen to what the running trial samples. The caller closes it; while nobody listens, nothing is done.
+
+        Args:
+            after: `event_id` of the last event that was taken, to go on from there.
+
+        Raises:
+            TooManyListenersError: as many listen as may.
+        """
+        return self._telemetry.listen(after)
+
     def telemetry(self) -> TelemetrySample:
-        """What happens now. Costs nothing unless it is called."""
+        """What happens now, without the trial's points. Costs nothing unless it is called."""
         with self._changed:
             status = self._board.get(self._supervisor.attempt.attempt_id) if self._supervisor else None
             progress = self._progress
         return TelemetrySample(
             attempt_id=status.attempt_id if status else None,
+            run_id=status.run_id if status else None,
             state=status.state if status else None,
             n_requests_done=status.n_requests_done if status else 0,
             n_requests=status.n_requests if status else 0,
             power_w=progress.power_w if status and progress else {},
             temperatures=self._parts.thermometer.read(),
+            at_s=self._now_s(),
             at=utc_now(self._parts.clock),
         )
 
@@ -332,6 +342,7 @@ class TestbedNode:
             thread.join()
         self._parts.launcher.warm.close()
         self._parts.launcher.reclaim()
+        self._telemetry.close()
         self._store.close()
 
     def _known(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus | None:
@@ -388,10 +399,9 @@ class TestbedNode:
         with about_attempt(attempt.attempt_id, attempt.spec.run_id):
             _log.info("Attempt started: %s on %s", attempt.spec.workload.name, attempt.spec.model.name)
             result = supervisor.run()
-            why = result.error.message if result.error else "; ".join(reason.message for reason in result.reasons)
-            _log.info("Attempt ended %s%s", result.state.value, f": {why}" if why else "")
         if supervisor.attempt.spec.engine.lifetime == "block":
             self._parts.launcher.warm.rest()
+        self._telemetry.attempt_ended(attempt.attempt_id)
         with self._changed:
             if self._supervisor is supervisor:
                 self._supervisor = None
@@ -401,6 +411,18 @@ class TestbedNode:
             self._ended[result.state] += 1
             self._last_result = result if result.state.has_result else self._last_result
             self._board.step(result.attempt_id, Progress(state=result.state, at_s=self._now_s()), result)
+        # Whoever waits for the end is told first.
+        with about_attempt(attempt.attempt_id, attempt.spec.run_id):
+            why = result.error.message if result.error else "; ".join(reason.message for reason in result.reasons)
+            _log.info("Attempt ended %s%s", result.state.value, f": {why}" if why else "")
+
+    def _running(self) -> Running | None:
+        with self._changed:
+            attempt = self._supervisor.attempt if self._supervisor else None
+            if attempt is None:
+                return None
+            power_w = self._progress.power_w if self._progress else {}
+            return Running(self._board.get(attempt.attempt_id), attempt.folder, power_w)
 
     def _note(self, attempt_id: str, progress: Progress) -> None:
         with self._changed:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from contract.trial_result import Capability, NodeIdentity
+from contract.node_info import Capability, NodeIdentity
 from contract.trial_spec import MeterSpec, TrialSpec
 from testbed.child_verdict import count_oom_kills
 from testbed.clock import Clock

@@ -11,9 +11,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from contract.attempt_state import AttemptState
+from contract.failed_logins import FailedLogins
 from contract.trial_result import TrialResult
 from contract.units import PROTOCOL_VERSION
-from testbed.failed_logins import FailedLogins
 from testbed.node import TestbedNode
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

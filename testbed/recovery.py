@@ -79,27 +79,20 @@ def find_again(attempt: Attempt, record: ProcessRecord | None) -> tuple[bool, Ca
 def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | None:
     status = store.status(attempt_id)
     result = store.result(attempt_id)
-    if result is not None and status is not None and status.state.is_final:
-        return FoundAttempt(status)
     now_at = utc_now(clock)
     version = (status.version if status is not None else 0) + _VERSION_JUMP
     if result is not None:
-        # Killed between the result and the last status, or that is damaged: the result tells all there is.
-        status = AttemptStatus(
+        # The last status is not written: the result tells all there is.
+        ended = AttemptStatus(
             attempt_id=attempt_id,
             run_id=result.run_id,
             spec_sha256=result.spec_sha256,
             state=result.state,
             version=version,
             error=result.error,
-            updated_at=now_at,
+            updated_at=result.finished_at,
         )
-        try:
-            store.save_status(status)
-        except OSError as error:
-            # Told again at the next start.
-            _log.warning("Attempt %s: its status cannot be written (%s)", attempt_id, error.strerror)
-        return FoundAttempt(status)
+        return FoundAttempt(ended)
     try:
         spec = store.spec(attempt_id)
     except (OSError, ValidationError) as error:

@@ -9,6 +9,7 @@
 | n_prompt_tokens, n_output_tokens | | |
 | method | | counter, sampled or estimate: the weakest among the summed domains |
 | resolution_s | s | sampling period: what is shorter is interpolated |
+| device | | which of the trial's devices answered; no such column where it names none |
 
 An empty cell is not measured, or not to be told apart.
 """
@@ -40,6 +41,8 @@ COLUMNS = (
     "resolution_s",
 )
 
+DEVICE = "device"
+
 
 def timing(record: RequestRecord) -> RequestTiming:
     """When a request was worked on."""
@@ -62,7 +65,8 @@ def request_sheet(records: Sequence[RequestRecord], split: EnergySplit, method: 
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    has_devices = any(record.device is not None for record in records)
+    writer.writerow([*COLUMNS, *([DEVICE] if has_devices else [])])
     for index, (record, share) in enumerate(zip(records, split.requests, strict=True)):
         writer.writerow(
             [
@@ -78,6 +82,7 @@ def request_sheet(records: Sequence[RequestRecord], split: EnergySplit, method: 
                 record.n_output_tokens,
                 method.value,
                 split.resolution_s,
+                *([record.device] if has_devices else []),
             ]
         )
     return text.getvalue()

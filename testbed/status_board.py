@@ -107,8 +107,9 @@ class StatusBoard:
                 }
             )
             self._statuses[attempt_id] = status
-            if status.state is not before.state:
-                # Counts are in progress.jsonl already: the disk is left alone in the measured phase.
+            if status.state is not before.state and result is None:
+                # Counts are in progress.jsonl already: the disk is left alone in the measured phase. The end is told
+                # by result.json.
                 self._save(status)
             self.changed.notify_all()
 

@@ -1,10 +1,8 @@
 """Follows one attempt from the start of its child to its result. One of the two places with a broad catch."""
 
-import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +12,13 @@ from pydantic import ValidationError
 
 from contract.attempt_state import AttemptState
 from contract.errors import DeadlineExceededError, JouleBedError, error_from_body
-from contract.trial_result import NodeIdentity, TrialResult
+from contract.node_info import NodeIdentity
+from contract.trial_result import TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 from testbed import attempt_folder
 from testbed.attempt_folder import ChildRecord, Progress
+from testbed.bounded_call import BoundedCall, OverdueError
 from testbed.child_log import bound_log, log_tail, spare_disk
 from testbed.child_process import AdoptedTrial, ProcessRecord, RunningTrial, ask_where, process_identity
 from testbed.child_verdict import count_oom_kills, death, sharpen
@@ -135,12 +135,12 @@ class Supervisor:
         self._wake = threading.Event()
         self._cancel_asked = threading.Event()
         self._was_cancelled = False
-        self._collector: threading.Thread | None = None
+        self._collecting: BoundedCall[TrialResult] = BoundedCall(f"collect-{attempt.attempt_id}")
 
     @property
     def still_collects(self) -> bool:
         """After `run`: whether collecting was given up on, and still goes on. It would disturb a measurement."""
-        return self._collector is not None and self._collector.is_alive()
+        return self._collecting.goes_on
 
     def cancel(self) -> None:
         """Ask for the end of the trial; returns at once. Idempotent, and without effect once the child is done."""
@@ -173,8 +173,10 @@ class Supervisor:
         try:
             self._oom_kills_before = self._oom_kills()
             trial = self._start()
-            self._write_process(trial)
             trial.begin(self._wake.set)
+            # The child loads meanwhile.
+            self._write_process(trial)
+            self._collecting.prepare()
             return self._watch(trial)
         except JouleBedError as error:
             failure = self._sharpen(error)
@@ -281,38 +283,24 @@ class Supervisor:
         return self._clock.monotonic_ns() / 1e9
 
     def _collect_bounded(self, failure: JouleBedError | None, finished_at: datetime) -> TrialResult:
-        """Collect in a thread of its own, which is left behind when it takes too long: no thread can be ended."""
         attempt = self.attempt
-        future: Future[TrialResult] = Future()
 
-        def work() -> None:
-            try:
-                result = self._collect(
-                    attempt.folder,
-                    attempt_id=attempt.attempt_id,
-                    spec=attempt.spec,
-                    node=self._identity,
-                    started_at=attempt.started_at,
-                    finished_at=finished_at,
-                    failure=failure,
-                    cancelled=self._was_cancelled,
-                )
-            except Exception as error:  # noqa: BLE001 (raised again in the supervisor's thread)
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+        def work() -> TrialResult:
+            return self._collect(
+                attempt.folder,
+                attempt_id=attempt.attempt_id,
+                spec=attempt.spec,
+                node=self._identity,
+                started_at=attempt.started_at,
+                finished_at=finished_at,
+                failure=failure,
+                cancelled=self._was_cancelled,
+            )
 
-        context = contextvars.copy_context()
-        self._collector = threading.Thread(
-            target=context.run, args=(work,), name=f"collect-{attempt.attempt_id}", daemon=True
-        )
-        self._collector.start()
         limit_s = attempt.spec.deadline.collect_s
         try:
-            return future.result(limit_s)
-        except TimeoutError:
-            if future.done():
-                raise  # the collector's own: a network drive may raise it
+            return self._collecting.call(work, limit_s)
+        except OverdueError:
             raise collecting_took_too_long(limit_s) from None
 
     def _bare_result(self, failure: JouleBedError, finished_at: datetime) -> TrialResult:

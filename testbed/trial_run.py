@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState
 from contract.errors import InvalidRequestError, JouleBedError
+from contract.node_info import TemperatureReading
 from contract.trial_result import (
     LoadReport,
     MeterCost,
@@ -16,27 +17,31 @@ from contract.trial_result import (
     SettingTaken,
     SteadyReport,
     SuspectReason,
-    TemperatureReading,
+    TaskScore,
     WorkloadReport,
 )
 from contract.trial_spec import SamplingSpec, TrialSpec
 from contract.units import sha256_of
 from energy.trace_log import write_gauges, write_traces
 from testbed import attempt_folder
-from testbed.attempt_folder import ChildRecord, Progress, RequestRecord
+from testbed.attempt_folder import ChildRecord, DeviceRecord, Progress, RequestRecord
 from testbed.clock import Clock, unix_minus_monotonic_s
 from testbed.conditions import resident_peak_bytes
+from testbed.device_group.group import DeviceAnswers, DeviceGroup
 from testbed.device_settings import DeviceSettings, no_settings
 from testbed.engines.base import Completion, Engine, GenerationRequest
 from testbed.meters.base import Meter, Thermometer
 from testbed.request_length import refuse_what_cannot_fit, sampling_of
 from testbed.steady_state import SteadyState
-from testbed.workloads.base import PreparedWorkload, Workload
+from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem, Workload
 
 _WARMUP_MESSAGES = ({"role": "user", "content": "Name three colours."},)
 _WARMUP_TOKENS = 16
 _HAVE_LOGS = frozenset({"energibridge"})
 """Meters that leave a log of their own, which is the evidence: a second copy could only differ from it."""
+
+_Answers = tuple[str | None, Sequence[Completion]]
+"""Device, None where the trial names none, and what it answered."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Parts:
         wrapper_cpu_s: CPU seconds used so far by a sampler that is wrapped around this process; None without one.
         wrapper_settings: the same meter's name -> its settings.
         devices: what is set on devices for this trial, and put back at its end.
+        group: the engine, where the trial names several devices.
     """
 
     engine: Engine
@@ -64,6 +70,7 @@ class Parts:
     wrapper_cpu_s: Callable[[], float | None] = lambda: None
     wrapper_settings: Mapping[str, JsonValue] = field(default_factory=dict)
     devices: DeviceSettings = field(default_factory=no_settings)
+    group: DeviceGroup | None = None
 
 
 @dataclass
@@ -83,6 +90,7 @@ class _Story:
     steady: SteadyReport | None = None
     temperatures: list[list[TemperatureReading]] = field(default_factory=list)
     memory_peak_bytes: int | None = None
+    devices: list[DeviceRecord] = field(default_factory=list)
     reasons: list[SuspectReason] = field(default_factory=list)
 
     def record(self, error: JouleBedError | None) -> ChildRecord:
@@ -102,9 +110,15 @@ class ProgressLog:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._clock = clock
         self._meters = meters
+        self._last = (AttemptState.LOADING, 0, 0)
 
-    def note(self, state: AttemptState, done: int = 0, of: int = 0) -> None:
+    def wait_for(self, devices: Sequence[str]) -> None:
+        """Write a line of the same state: which devices are not done with it."""
+        self.note(*self._last, waits_for=devices)
+
+    def note(self, state: AttemptState, done: int = 0, of: int = 0, *, waits_for: Sequence[str] = ()) -> None:
         """Write one line."""
+        self._last = (state, done, of)
         power_w = {domain: watts for meter in self._meters for domain, watts in meter.latest_power_w().items()}
         line = Progress(
             state=state,
@@ -112,6 +126,7 @@ class ProgressLog:
             n_requests_done=done,
             n_requests=of,
             power_w=power_w,
+            waits_for=list(waits_for),
         )
         self._file.write(line.model_dump_json() + "\n")
 
@@ -139,6 +154,8 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
     story = _Story(monotonic_ns / 1e9, unix_minus_monotonic_s(clock))
     progress = ProgressLog(out_dir / attempt_folder.PROGRESS, clock, parts.meters)
     error: JouleBedError | None = None
+    if parts.group is not None:
+        parts.group.on_wait = progress.wait_for
     try:
         _walk(spec, parts, out_dir, clock, story, progress)
     except JouleBedError as raised:
@@ -146,7 +163,12 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
     finally:
         story.reasons += parts.devices.restore()
         story.settings = parts.devices.taken
-        story.memory_peak_bytes = resident_peak_bytes()
+        if parts.group is None:
+            story.memory_peak_bytes = resident_peak_bytes()
+        else:
+            # The memory is in the devices' processes, and their peaks need not have been at the same time.
+            story.devices = parts.group.records
+            story.reasons += parts.group.reasons
         story.end_unix_minus_monotonic_s = unix_minus_monotonic_s(clock)
         progress.close()
     record = story.record(error)
@@ -171,7 +193,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
         for meter in parts.meters:
             meter.start(out_dir)
             started.append(meter)
-        completions = _measure(spec, parts, prepared, clock, story, progress)
+        answers = _measure(spec, parts, prepared, clock, story, progress)
         clock.sleep(parts.settle_s)
     finally:
         # Also on the way out of a failure: a sampler that outlives its trial would disturb the next one.
@@ -183,7 +205,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
         story.meters.append(_cost(name, cpu_s, (clock.monotonic_ns() - wrapper_start_ns) / 1e9))
 
     progress.note(AttemptState.COLLECTING)
-    story.workload = _write_requests(spec, parts.workload, prepared, completions, out_dir)
+    story.workload = _write_requests(spec, parts, prepared, answers, out_dir)
 
 
 def _measure(
@@ -193,7 +215,7 @@ def _measure(
     clock: Clock,
     story: _Story,
     progress: ProgressLog,
-) -> list[Completion]:
+) -> list[_Answers]:
     concurrency = spec.workload.concurrency
     with _phase(Phase.LOAD, story, clock):
         story.load = parts.warm or parts.engine.load(spec.model, max_concurrency=spec.load_concurrency, seed=spec.seed)
@@ -219,20 +241,37 @@ def _measure(
             if spec.warmup_requests > 0:
                 parts.engine.generate(_warmup_requests(spec), concurrency=concurrency)
             _reach_steady_state(spec, parts, requests[0].sampling, clock, story, progress)
-    n_done = 0
+    n_done, n_requests = 0, len(requests) * max(len(spec.devices), 1)
 
-    def count(_: Completion) -> None:
+    def count() -> None:
         nonlocal n_done
         n_done += 1
-        progress.note(AttemptState.MEASURING, n_done, len(requests))
+        progress.note(AttemptState.MEASURING, n_done, n_requests)
 
     story.temperatures.append(parts.thermometer.read())
-    progress.note(AttemptState.MEASURING, 0, len(requests))
+    progress.note(AttemptState.MEASURING, 0, n_requests)
     with _phase(Phase.MEASURE, story, clock):
-        completions = parts.engine.generate(requests, concurrency=concurrency, on_completion=count)
+        if parts.group is None:
+            alone = parts.engine.generate(requests, concurrency=concurrency, on_completion=lambda _: count())
+            answers: list[_Answers] = [(None, alone)]
+        else:
+            driven = parts.group.drive(requests, concurrency=concurrency, on_done=count)
+            answers = [(each.device, each.completions) for each in driven]
+    if parts.group is not None:
+        story.phases[-1] = _span(driven, story)
     story.temperatures.append(parts.thermometer.read())
     story.reasons += parts.devices.read_back()
-    return completions
+    return answers
+
+
+def _span(driven: Sequence[DeviceAnswers], story: _Story) -> PhaseWindow:
+    """The measured phase of several devices: first start to last end, without the way there and back."""
+    start_ns = min(each.start_ns for each in driven)
+    return PhaseWindow(
+        phase=Phase.MEASURE,
+        start_s=max(start_ns / 1e9 - story.origin_s, 0.0),
+        duration_s=(max(each.end_ns for each in driven) - start_ns) / 1e9,
+    )
 
 
 class _phase:
@@ -317,14 +356,16 @@ def _cost(name: str, cpu_s: float | None, window_s: float | None) -> MeterCost:
 
 def _write_requests(
     spec: TrialSpec,
-    workload: Workload,
+    parts: Parts,
     prepared: PreparedWorkload,
-    completions: Sequence[Completion],
+    answers: Sequence[_Answers],
     out_dir: Path,
 ) -> WorkloadReport:
-    answers = {done.request_id: done for done in completions}
-    answered = [(item, answers[item.item_id]) for item in prepared.items if item.item_id in answers]
-    verdicts = [workload.judge(item, done.text) for item, done in answered]
+    answered = []
+    for device, completions in answers:
+        known = {done.request_id: done for done in completions}
+        answered += [(device, item, known[item.item_id]) for item in prepared.items if item.item_id in known]
+    verdicts = [parts.workload.judge(item, done.text) for _, item, done in answered]
     records = [
         RequestRecord(
             item_id=item.item_id,
@@ -343,8 +384,9 @@ def _write_requests(
             gold_label=item.gold_label,
             predicted_label=verdict.predicted_label,
             is_correct=verdict.is_correct,
+            device=device,
         )
-        for (item, done), verdict in zip(answered, verdicts, strict=True)
+        for (device, item, done), verdict in zip(answered, verdicts, strict=True)
     ]
     lines = "".join(record.model_dump_json() + "\n" for record in records)
     attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
@@ -353,8 +395,28 @@ def _write_requests(
         source=prepared.source,
         prompt_sha256=sha256_of([record.prompt_sha256 for record in records]),
         n_requests=len(records),
-        n_planned=len(prepared.items),
+        n_planned=len(prepared.items) * len(answers),
         n_prompt_tokens=sum(record.n_prompt_tokens for record in records),
         n_output_tokens=sum(record.n_output_tokens for record in records),
-        score=workload.score([item for item, _ in answered], verdicts),
+        score=_score(parts, answers, answered, verdicts),
     )
+
+
+def _score(
+    parts: Parts,
+    answers: Sequence[_Answers],
+    answered: Sequence[tuple[str | None, WorkItem, Completion]],
+    verdicts: Sequence[Verdict],
+) -> TaskScore | None:
+    """The score of each device, and of the trial: the same items asked on two devices are not twice the evidence."""
+    by_device: dict[str | None, list[tuple[WorkItem, Verdict]]] = {device: [] for device, _ in answers}
+    for (device, item, _), verdict in zip(answered, verdicts, strict=True):
+        by_device[device].append((item, verdict))
+    scores = {
+        device: parts.workload.score([item for item, _ in judged], [verdict for _, verdict in judged])
+        for device, judged in by_device.items()
+    }
+    if parts.group is not None:
+        parts.group.note_scores(scores)
+    labels = [[verdict.predicted_label for _, verdict in judged] for judged in by_device.values()]
+    return scores[answers[0][0]] if all(each == labels[0] for each in labels) else None

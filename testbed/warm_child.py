@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -198,6 +199,7 @@ class WarmChildKeeper:
         self._lock = threading.Lock()
         self._child: WarmChild | None = None
         self._timer: threading.Timer | None = None
+        self._rests_since_s: float | None = None
 
     def trial(self, key: str, folder: Path, meters: Sequence[str]) -> WarmTrial:
         """A trial in the warm child of this key; another key's child is closed first.
@@ -208,7 +210,7 @@ class WarmChildKeeper:
             meters: names of the in-process meters.
         """
         with self._lock:
-            self._stop_timer()
+            self._rests_since_s = None
             if self._child is not None and not (self._child.key == key and self._child.is_alive):
                 self._close_child()
             if self._child is None:
@@ -225,11 +227,9 @@ class WarmChildKeeper:
     def rest(self) -> None:
         """The trial is over: start to count idle time."""
         with self._lock:
-            self._stop_timer()
-            if self._child is not None:
-                self._timer = threading.Timer(self._idle_s, self._close_idle)
-                self._timer.daemon = True
-                self._timer.start()
+            self._rests_since_s = time.monotonic()
+            if self._child is not None and self._timer is None:
+                self._look_in(self._idle_s)
 
     def close(self) -> None:
         """End the child, if there is one. Idempotent."""
@@ -247,12 +247,23 @@ class WarmChildKeeper:
             kill_group(record.pid, self._grace_s)
         self._record_path.unlink(missing_ok=True)
 
+    def _look_in(self, after_s: float) -> None:
+        # One timer for many trials: to start a thread after each would cost each.
+        self._timer = threading.Timer(after_s, self._close_idle)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _close_idle(self) -> None:
         with self._lock:
-            # A trial may have taken the child while this timer waited for the lock.
-            if self._timer is threading.current_thread():
-                self._timer = None
+            if self._timer is not threading.current_thread():
+                return
+            self._timer = None
+            since_s = self._rests_since_s
+            rested_s = 0.0 if since_s is None else time.monotonic() - since_s
+            if since_s is not None and rested_s >= self._idle_s:
                 self._close_child()
+            elif self._child is not None:
+                self._look_in(self._idle_s - rested_s)
 
     def _write_record(self, pid: int) -> None:
         record = ProcessRecord(

@@ -44,7 +44,11 @@ def interactive_pareto(summary: Summary) -> "Figure":
     rows = [row for row in summary.treatments if row.accuracy is not None and row.means["energy_j"].mean is not None]
     if not rows:
         raise UsageError(f"No answers of {summary.experiment.name} were scored: there is no accuracy to draw.")
-    by_colour, by_marker = split_factors(summary, rows)
+    try:
+        by_colour, by_marker = split_factors(summary, rows)
+    except UsageError:
+        # Too many for markers. What a point is stands under the pointer.
+        by_colour, by_marker = summary.by[:1], ()
     rests = list(dict.fromkeys(levels_of(row, by_marker) for row in rows))
     groups: dict[str, list[Any]] = {}
     for row in rows:
@@ -66,7 +70,7 @@ def interactive_pareto(summary: Summary) -> "Figure":
                     "width": 2,
                 },
                 mode="markers",
-                name=name,
+                name=plain_text(name),
                 marker={
                     "size": 10,
                     "color": colour_of[name],
@@ -74,8 +78,8 @@ def interactive_pareto(summary: Summary) -> "Figure":
                     "line": {"width": 1, "color": "black"},
                 },
                 text=[
-                    f"{row.label}<br>{_interval(row.means['energy_j'])} J<br>{row.accuracy.n_correct} of "
-                    f"{row.accuracy.n_items} right<br>{row.accuracy.verdict}"
+                    f"{plain_text(row.label)}<br>{interval_text(row.means['energy_j'])} J<br>"
+                    f"{row.accuracy.n_correct} of {row.accuracy.n_items} right<br>{row.accuracy.verdict}"
                     for row in members
                 ],
                 hovertemplate="%{text}<extra></extra>",
@@ -96,9 +100,9 @@ def interactive_pareto(summary: Summary) -> "Figure":
     chances = {row.accuracy.chance_accuracy for row in rows if row.accuracy}
     for chance in sorted(each for each in chances if each is not None):
         figure.add_hline(y=100 * chance, line={"dash": "dot", "color": "#999", "width": 1}, annotation_text="guessing")
-    figure.update_xaxes(title=energy_label(summary), **_scale([row.means["energy_j"].mean or 0.0 for row in rows]))
+    figure.update_xaxes(title=energy_label(summary), **axis_scale([row.means["energy_j"].mean or 0.0 for row in rows]))
     figure.update_yaxes(title="accuracy (%)")
-    return _styled(figure, f"Energy against accuracy{estimate_note(summary)}", 480)
+    return styled(figure, f"Energy against accuracy{estimate_note(summary)}", 480)
 
 
 def interactive_power(trace: PowerTrace) -> "Figure":
@@ -132,7 +136,7 @@ def interactive_power(trace: PowerTrace) -> "Figure":
     estimate = ", estimate" if trace.is_estimate else ""
     figure.update_xaxes(title="time since the first sample (s)")
     figure.update_yaxes(title=f"power (W){estimate}", rangemode="tozero")
-    return _styled(figure, f"{trace.title}: power{' (estimate)' if trace.is_estimate else ''}", 420)
+    return styled(figure, f"{trace.title}: power{' (estimate)' if trace.is_estimate else ''}", 420)
 
 
 def interactive_edp(summary: Summary) -> "Figure":
@@ -149,7 +153,7 @@ def interactive_edp(summary: Summary) -> "Figure":
     rows = ranked(summary)
     first = [str(next(iter(row.treatment.values()), "all runs")) for row in rows]
     colour_of = colours(str(next(iter(row.treatment.values()), "all runs")) for row in summary.treatments)
-    labels = [f"{rank}. {level_text(row)}" for rank, row in enumerate(rows, start=1)]
+    labels = [f"{rank}. {plain_text(level_text(row))}" for rank, row in enumerate(rows, start=1)]
     figure = Figure()
     for group in colour_of:
         members = [i for i, name in enumerate(first) if name == group]
@@ -161,36 +165,53 @@ def interactive_edp(summary: Summary) -> "Figure":
                 y=[labels[i] for i in members],
                 error_x={"type": "data", "array": [rows[i].means[EDP].half_width for i in members], "width": 3},
                 mode="markers",
-                name=group,
+                name=plain_text(group),
                 marker={"size": 9, "color": colour_of[group], "line": {"width": 1, "color": "black"}},
                 text=[
-                    f"{rows[i].label}<br>EDP {_interval(rows[i].means[EDP])} J·s<br>"
-                    f"ED²P {_interval(rows[i].means['ed2p_js2'])} J·s²<br>"
-                    f"{_interval(rows[i].means['energy_j'])} J, {_interval(rows[i].means['duration_s'])} s"
+                    f"{plain_text(rows[i].label)}<br>EDP {interval_text(rows[i].means[EDP])} J·s<br>"
+                    f"ED²P {interval_text(rows[i].means['ed2p_js2'])} J·s²<br>"
+                    f"{interval_text(rows[i].means['energy_j'])} J, {interval_text(rows[i].means['duration_s'])} s"
                     for i in members
                 ],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
     values = [row.means[EDP].mean or 0.0 for row in rows]
-    figure.update_xaxes(title=energy_label(summary, "energy-delay product (J·s)"), **_scale(values))
-    figure.update_yaxes(categoryorder="array", categoryarray=labels, autorange="reversed", automargin=True)
-    return _styled(figure, f"Energy-delay product{estimate_note(summary)}", max(320, 130 + 24 * len(rows)))
+    figure.update_xaxes(title=energy_label(summary, "energy-delay product (J·s)"), **axis_scale(values))
+    # Said, because labels of numbers would be taken for numbers.
+    figure.update_yaxes(
+        type="category", categoryorder="array", categoryarray=labels, autorange="reversed", automargin=True
+    )
+    return styled(figure, f"Energy-delay product{estimate_note(summary)}", max(320, 130 + 24 * len(rows)))
 
 
-def _interval(mean: MeanInterval) -> str:
+def plain_text(text: str) -> str:
+    """Text as it is: plotly takes `<` for the beginning of a tag."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def interval_text(mean: MeanInterval) -> str:
+    """Mean and half-width for a label under the pointer."""
     if mean.mean is None:
         return "–"
     return f"{mean.mean:,.5g}" + ("" if mean.half_width is None else f" ± {mean.half_width:,.2g}")
 
 
-def _scale(values: list[float]) -> dict[str, Any]:
+def axis_scale(values: list[float]) -> dict[str, Any]:
+    """Settings of an axis: logarithmic where the values differ much."""
     if min(values) > 0 and max(values) / min(values) > _LOG_FROM:
         return {"type": "log", "dtick": "D2"}
     return {}
 
 
-def _styled(figure: "Figure", title: str, height_px: int) -> "Figure":
+def styled(figure: "Figure", title: str, height_px: int) -> "Figure":
+    """The figure with the look that all of them share.
+
+    Args:
+        figure: is changed.
+        title: goes into the figure's `meta`.
+        height_px: of the figure.
+    """
     figure.update_layout(
         # Narrow screens have no room for it beside the buttons, and the caption says the same.
         meta={"title": title},

@@ -14,6 +14,9 @@ from contract.errors import UsageError
 
 JUDGEMENTS = "judgements.sqlite"
 
+_BATCH = 500
+"""Keys in one query: SQLite takes a limited number of values."""
+
 _METADATA = MetaData()
 _TABLE = Table(
     "judgement",
@@ -109,11 +112,20 @@ class JudgementStore:
 
     def find(self, keys: Collection[str]) -> dict[str, Judgement]:
         """The verdicts among these keys, by key."""
-        names = [each.name for each in fields(Judgement)]
+        columns = [_TABLE.c[each.name] for each in fields(Judgement)]
+        wanted, found = sorted(set(keys)), {}
         with self._engine.connect() as connection:
-            rows = connection.execute(select(*(_TABLE.c[name] for name in names))).all()
-        wanted = set(keys)
-        return {row.key: Judgement(**row._mapping) for row in rows if row.key in wanted}
+            for first in range(0, len(wanted), _BATCH):
+                some = _TABLE.c.key.in_(wanted[first : first + _BATCH])
+                for row in connection.execute(select(*columns).where(some)):
+                    found[row.key] = Judgement(**row._mapping)
+        return found
+
+    def judges(self) -> list[tuple[str, str, int]]:
+        """Who has judged: model that was asked for, model behind it, seed."""
+        query = select(_TABLE.c.model, _TABLE.c.endpoint_model, _TABLE.c.seed).distinct()
+        with self._engine.connect() as connection:
+            return sorted((row.model, row.endpoint_model, row.seed) for row in connection.execute(query))
 
     def all(self) -> list[Judgement]:
         """Every verdict, the oldest first."""

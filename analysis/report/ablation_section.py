@@ -32,7 +32,7 @@ def ablation_section(summary: Summary, seed: int) -> Section | None:
     except UsageError as error:
         return Section("ablation", "Configurations", (Text(error.message), *_not_run(summary.experiment)))
     speeds, longest = _speeds(summary, found)
-    blocks.append(Text(_answer(found, summary)))
+    blocks.append(Text(ablation_answer(found, summary)))
     blocks.append(_ranking(found, summary))
     blocks.append(_phases(found, speeds))
     blocks.append(Bullets(tuple(f"{each.label}: {explain(each, found.reference)}." for each in found.configurations)))
@@ -53,7 +53,13 @@ def ablation_section(summary: Summary, seed: int) -> Section | None:
     return Section("ablation", "Configurations", (*blocks, *_not_run(summary.experiment)))
 
 
-def _answer(found: Ablation, summary: Summary) -> str:
+def ablation_answer(found: Ablation, summary: Summary) -> str:
+    """What an ablation found, in a few sentences.
+
+    Args:
+        found: from `ablate`.
+        summary: that it was made of.
+    """
     best, spot = found.configurations[0], found.sweet_spot
     fastest = min(found.configurations, key=lambda each: each.duration_s.mean or 0.0)
     cheapest = min(found.configurations, key=lambda each: each.energy_j.mean or 0.0)

@@ -98,7 +98,7 @@ def _excluded(summary: Summary) -> Iterator[Caution]:
     grouped: dict[tuple[str, str], list[str]] = {}
     for each in summary.experiment.excluded:
         # A doubted run that was asked for is in the means.
-        if not (summary.include_suspect and each.state == RunState.SUSPECT):
+        if each.is_decided or not (summary.include_suspect and each.state == RunState.SUSPECT):
             grouped.setdefault((each.state, each.why), []).append(each.run_id)
     for (state, why), run_ids in sorted(grouped.items(), key=lambda item: -len(item[1])):
         level: Level = "note" if state == RunState.TODO else "doubt"

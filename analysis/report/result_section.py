@@ -48,8 +48,10 @@ def excluded_section(summary: Summary) -> Section:
         return Section("excluded", "Excluded runs", (Text("None: every planned run is counted."),))
     rows = tuple((each.run_id, each.state, each.why) for each in excluded)
     said = "in the means all the same, as asked by --include-suspect" if summary.include_suspect else "in no mean"
+    is_decided = summary.include_suspect and any(each.is_decided for each in excluded)
+    unless = ", unless a person excluded it" if is_decided else ""
     table = Table(
-        f"Runs that are not counted; a SUSPECT run is {said}",
+        f"Runs that are not counted; a SUSPECT run is {said}{unless}",
         ("run", "state", "why"),
         rows,
         n_label_columns=3,

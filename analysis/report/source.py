@@ -146,7 +146,7 @@ def _power(summary: Summary, audit: Audit | None) -> PowerTrace | str:
             if audit is not None:
                 bands = _audited_bands(run_id, audit, first_s, last_s)
             else:
-                bands = _own_bands(run, summary.experiment.folder)
+                bands = phase_bands(run, summary.experiment.folder)
             return power_of(run_id, traces, bands)
         except (LogFormatError, UsageError) as error:
             problem = error.message
@@ -165,8 +165,13 @@ def _audited_bands(run_id: str, audit: Audit, first_s: float, last_s: float) -> 
     ]
 
 
-def _own_bands(run: Mapping[str, Any], folder: Path | None) -> list[Band]:
-    """Phases of a trial on the traces' clock; none where its record cannot be read: the power is worth drawing."""
+def phase_bands(run: Mapping[str, Any], folder: Path | None) -> list[Band]:
+    """Phases of a trial on the traces' clock; none where its record cannot be read: the power is worth drawing.
+
+    Args:
+        run: row of `Experiment.runs` with a result.
+        folder: of the experiment's files.
+    """
     if folder is None:
         return []
     path = folder / _ARTIFACTS / str(run["run_id"]) / str(run["attempt_id"]) / _RECORD

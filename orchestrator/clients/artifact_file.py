@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from contract.routes import MAX_TOGETHER_BYTES
 from contract.trial_result import ArtifactRef
 
 _CHUNK_BYTES = 1024 * 1024
-_SMALL_BYTES = 256 * 1024
 
 
 def holds(path: Path, artifact: ArtifactRef) -> bool:
@@ -25,15 +23,32 @@ def holds(path: Path, artifact: ArtifactRef) -> bool:
         return False
 
 
-def together(artifacts: Sequence[ArtifactRef], folder: Path) -> list[ArtifactRef]:
-    """Those that one request may fetch: small ones of which nothing is here yet."""
-    room = MAX_TOGETHER_BYTES
-    chosen = []
+def place_together(contents: Mapping[str, bytes], artifacts: Sequence[ArtifactRef], folder: Path) -> set[str]:
+    """Write files whose content is here already under their names, durably; only those that are what they must be.
+
+    Args:
+        contents: name -> bytes.
+        artifacts: what is wanted.
+        folder: where they go.
+
+    Returns:
+        The names that are in place.
+    """
+    placed: set[str] = set()
     for artifact in artifacts:
-        if artifact.size_bytes <= min(room, _SMALL_BYTES) and not _part(folder / artifact.name).exists():
-            chosen.append(artifact)
-            room -= artifact.size_bytes
-    return chosen
+        content = contents.get(artifact.name)
+        if content is None or len(content) != artifact.size_bytes:
+            continue
+        if hashlib.sha256(content).hexdigest() != artifact.sha256:
+            continue
+        part = _part(folder / artifact.name)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / artifact.name)
+        placed.add(artifact.name)
+    return placed
 
 
 def _part(destination: Path) -> Path:

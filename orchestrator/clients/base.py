@@ -1,10 +1,12 @@
 """The testbed client seam: the orchestrator's only way to a testbed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from contract.trial_result import ArtifactRef, AttemptStatus, CheckProblem, NodeInfo, TrialResult
+from contract.node_info import CheckProblem, NodeInfo
+from contract.telemetry import TelemetrySample
+from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 
 
@@ -23,8 +25,16 @@ class TestbedClient(Protocol):
         """What stands in the way of these trials there; empty when all could run. Loads and measures nothing."""
         ...
 
-    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+    def submit(
+        self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+    ) -> AttemptStatus:
         """Start an attempt; the same id and spec again answers where it is.
+
+        Waits up to `wait_s` for news, as `status` does. Of an attempt that is over by then, the status may bring the
+        result along.
+
+        `acknowledges` names at most `MAX_ACKNOWLEDGED` attempts that are acknowledged on the way, as by `acknowledge`;
+        those that the testbed does not know any more are left out.
 
         Raises:
             AttemptConflictError: the id is taken by another spec.
@@ -66,6 +76,19 @@ class TestbedClient(Protocol):
 
     def acknowledge(self, attempt_id: str) -> AttemptStatus:
         """Tell the testbed that result and artifacts are safe here."""
+        ...
+
+    def telemetry(self, after: str = "") -> Iterator[TelemetrySample]:
+        """What the testbed tells, about once a second, until it stops or the caller closes the iterator.
+
+        Not repeated by the client: ask again with the last `event_id`, and nothing comes twice.
+
+        Args:
+            after: `event_id` of the last event that was taken.
+
+        Raises:
+            TooManyListenersError: as many listen as may.
+        """
         ...
 
     def close(self) -> None:

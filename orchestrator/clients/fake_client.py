@@ -1,7 +1,7 @@
 """A testbed without a machine: deterministic, in memory, and it fails exactly where it is told to."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,9 @@ from contract.errors import (
     JouleBedError,
     TestbedBusyError,
 )
-from contract.trial_result import (
-    ArtifactRef,
-    AttemptStatus,
-    Capability,
-    CheckProblem,
-    NodeIdentity,
-    NodeInfo,
-    SuspectReason,
-    TemperatureReading,
-    TrialResult,
-)
+from contract.node_info import Capability, CheckProblem, NodeIdentity, NodeInfo, TemperatureReading
+from contract.telemetry import TelemetrySample
+from contract.trial_result import ArtifactRef, AttemptStatus, SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION, sha256_of
 from orchestrator.clients.artifact_file import ArtifactFile, holds
@@ -108,8 +100,12 @@ class FakeClient:
         self._enter("check")
         return []
 
-    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
-        """See `TestbedClient.submit`."""
+    def submit(
+        self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+    ) -> AttemptStatus:
+        """See `TestbedClient.submit`. Nothing is new before somebody asks."""
+        for each in acknowledges:
+            self.calls.append(("acknowledge", each))
         self._enter("submit", attempt_id)
         known = self._attempts.get(attempt_id)
         if known is not None:
@@ -198,6 +194,19 @@ class FakeClient:
         if not attempt.status.state.is_final:
             raise AttemptNotFinishedError(f"Attempt {attempt_id} still runs. Acknowledge it when its result is here.")
         return attempt.status
+
+    def telemetry(self, after: str = "") -> Iterator[TelemetrySample]:
+        """See `TestbedClient.telemetry`: where the attempt is; nothing is sampled."""
+        self._enter("telemetry", after)
+        while True:
+            running = self._running()
+            status = running.status if running else None
+            yield TelemetrySample(
+                attempt_id=status.attempt_id if status else None,
+                run_id=status.run_id if status else None,
+                state=status.state if status else None,
+                at=datetime.now(UTC),
+            )
 
     def close(self) -> None:
         """See `TestbedClient.close`."""

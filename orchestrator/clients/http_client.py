@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,18 +14,13 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from contract import routes
 from contract.errors import ArtifactCorruptError, ConfigError, ErrorBody, TestbedUnreachableError, error_from_body
-from contract.trial_result import (
-    ArtifactRef,
-    AttemptStatus,
-    CheckProblem,
-    CheckReport,
-    CheckRequest,
-    NodeInfo,
-    TrialResult,
-)
+from contract.node_info import CheckProblem, CheckReport, CheckRequest, NodeInfo
+from contract.telemetry import TelemetrySample
+from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION, WireModel
-from orchestrator.clients.artifact_file import ArtifactFile, holds, together
+from orchestrator.clients.artifact_file import ArtifactFile, holds, place_together
+from orchestrator.clients.event_stream import event_data
 from orchestrator.clients.protocol import check_version
 
 TOKEN_VARIABLE = "JOULEBED_TOKEN"
@@ -98,6 +93,8 @@ class HttpClient:
         # The transport and not httpx.Client: cookies, redirects and proxies of the environment are for browsing,
         # and cost a third of the time of a call.
         self._transport = transport or httpx.HTTPTransport()
+        # What the last status brought for `fetch_artifacts`.
+        self._brought: tuple[str, dict[str, bytes]] = ("", {})
 
     def node(self) -> NodeInfo:
         """See `TestbedClient.node`."""
@@ -122,10 +119,15 @@ class HttpClient:
             problems += self._ask("POST", routes.CHECK, CheckReport, body=body, read_s=_CHECK_READ_S).problems
         return problems
 
-    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+    def submit(
+        self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+    ) -> AttemptStatus:
         """See `TestbedClient.submit`."""
-        path = routes.ATTEMPT.format(attempt_id=attempt_id)
-        return self._ask("PUT", path, AttemptStatus, body=spec.model_dump_json())
+        wait_s = min(wait_s, routes.MAX_WAIT_S)
+        query = "".join(f"&acknowledges={each}" for each in acknowledges)
+        path = f"{routes.ATTEMPT.format(attempt_id=attempt_id)}?wait_s={wait_s:g}{query}"
+        status = self._ask("PUT", path, AttemptStatus, body=spec.model_dump_json(), read_s=_READ_S + wait_s)
+        return self._unpacked(status)
 
     def status(
         self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
@@ -134,7 +136,7 @@ class HttpClient:
         wait_s = min(wait_s, routes.MAX_WAIT_S)
         query = f"?wait_s={wait_s:g}&after_version={after_version}{'&with_result=true' if with_result else ''}"
         path = routes.ATTEMPT.format(attempt_id=attempt_id) + query
-        return self._ask("GET", path, AttemptStatus, read_s=_READ_S + wait_s)
+        return self._unpacked(self._ask("GET", path, AttemptStatus, read_s=_READ_S + wait_s))
 
     def result(self, attempt_id: str) -> TrialResult:
         """See `TestbedClient.result`."""
@@ -143,13 +145,11 @@ class HttpClient:
     def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
         """See `TestbedClient.fetch_artifacts`."""
         missing = [each for each in artifacts if not holds(folder / each.name, each)]
-        small = together(missing, folder)
-        if len(small) > 1:
-            # A request costs more than a small file does.
-            placed = self._fetch_together(attempt_id, small, folder)
-            missing = [each for each in missing if each.name not in placed]
+        brought_id, contents = self._brought
+        placed = place_together(contents, missing, folder) if brought_id == attempt_id else ()
         for artifact in missing:
-            self._fetch(attempt_id, artifact, folder / artifact.name)
+            if artifact.name not in placed:
+                self._fetch(attempt_id, artifact, folder / artifact.name)
 
     def cancel(self, attempt_id: str) -> AttemptStatus:
         """See `TestbedClient.cancel`."""
@@ -159,9 +159,42 @@ class HttpClient:
         """See `TestbedClient.acknowledge`."""
         return self._ask("POST", routes.ACKNOWLEDGEMENT.format(attempt_id=attempt_id), AttemptStatus)
 
+    def telemetry(self, after: str = "") -> Iterator[TelemetrySample]:
+        """See `TestbedClient.telemetry`. Silence for `_READ_S` counts as no answer.
+
+        Raises:
+            TestbedUnreachableError: no answer, or the stream broke off.
+        """
+        headers = [("Last-Event-ID", after)] if after else []
+        try:
+            response = self._send("GET", routes.TELEMETRY, headers=headers)
+            try:
+                if response.status_code != 200:
+                    response.read()
+                self._check(response)
+                for data in event_data(response.iter_bytes()):
+                    yield TelemetrySample.model_validate_json(data)
+            finally:
+                response.close()
+        except (httpx.TransportError, _NoAnswerError) as error:
+            raise TestbedUnreachableError(
+                f"The telemetry of the testbed at {self.url} broke off ({str(error) or type(error).__name__}). It is "
+                "asked again; check that `testbed serve` runs there.",
+                url=self.url,
+            ) from error
+        except ValueError as error:  # pydantic's errors are ValueErrors
+            raise _foreign(self.url, "its telemetry is not of the contract") from error
+
     def close(self) -> None:
         """See `TestbedClient.close`."""
         self._transport.close()
+
+    def _unpacked(self, status: AttemptStatus) -> AttemptStatus:
+        """Keep the files that a status brought, until they are asked for or the next status brings others."""
+        if not status.contents:
+            return status
+        self._brought = (status.attempt_id, status.contents)
+        return status.model_copy(update={"contents": {}})
 
     def _ask(
         self, method: str, path: str, answer: type[_Answer], *, body: str | None = None, read_s: float = _READ_S
@@ -240,27 +273,6 @@ class HttpClient:
                 raise _NoAnswerError(f"HTTP {response.status_code} without a reason") from None
             raise _foreign(self.url, f"it answers HTTP {response.status_code} without a reason") from None
         raise error_from_body(body)
-
-    def _fetch_together(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> set[str]:
-        """Fetch small files with one request; the names of those that verified and are in place."""
-        names = "&".join(f"name={artifact.name}" for artifact in artifacts)
-        path = f"{routes.ARTIFACTS.format(attempt_id=attempt_id)}?{names}"
-
-        def once() -> httpx.Response:
-            response = self._send_and_read("GET", path)
-            self._check(response)
-            return response
-
-        content = memoryview(self._repeat(once).content)
-        placed: set[str] = set()
-        begin = 0
-        for artifact in artifacts:
-            with ArtifactFile(folder / artifact.name, artifact) as file:
-                file.write(content[begin : begin + artifact.size_bytes])
-                if file.place():
-                    placed.add(artifact.name)
-            begin += artifact.size_bytes
-        return placed
 
     def _fetch(self, attempt_id: str, artifact: ArtifactRef, destination: Path) -> None:
         path = routes.ARTIFACT.format(attempt_id=attempt_id, name=artifact.name)

@@ -1,11 +1,14 @@
 """The testbed in this process: no network, no token, for tests and for a single machine."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract.errors import ArtifactCorruptError
-from contract.trial_result import ArtifactRef, AttemptStatus, CheckProblem, NodeInfo, TrialResult
+from contract.node_info import CheckProblem, NodeInfo
+from contract.telemetry import TelemetrySample
+from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.clients.artifact_file import ArtifactFile, holds
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from testbed.node import TestbedNode
 
 _CHUNK_BYTES = 1024 * 1024
+_TELEMETRY_PERIOD_S = 1.0
 
 
 class LocalClient:
@@ -46,15 +50,20 @@ class LocalClient:
         """See `TestbedClient.check`."""
         return self._node.check(specs).problems
 
-    def submit(self, attempt_id: str, spec: TrialSpec) -> AttemptStatus:
+    def submit(
+        self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+    ) -> AttemptStatus:
         """See `TestbedClient.submit`."""
-        return self._node.submit(attempt_id, spec)
+        self._node.acknowledge_known(acknowledges)
+        status = self._node.submit(attempt_id, spec)
+        return self.status(attempt_id, after_version=status.version, wait_s=wait_s) if wait_s else status
 
     def status(
         self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
     ) -> AttemptStatus:
         """See `TestbedClient.status`."""
-        return self._node.status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
+        status = self._node.status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
+        return status.model_copy(update={"contents": {}})  # the files themselves are at hand
 
     def result(self, attempt_id: str) -> TrialResult:
         """See `TestbedClient.result`."""
@@ -72,6 +81,13 @@ class LocalClient:
     def acknowledge(self, attempt_id: str) -> AttemptStatus:
         """See `TestbedClient.acknowledge`."""
         return self._node.acknowledge(attempt_id)
+
+    def telemetry(self, after: str = "") -> Iterator[TelemetrySample]:
+        """See `TestbedClient.telemetry`."""
+        with self._node.listen(after) as listener:
+            while not self._node.is_closing and not listener.is_closed:
+                yield listener.next()
+                time.sleep(_TELEMETRY_PERIOD_S)
 
     def close(self) -> None:
         """See `TestbedClient.close`."""

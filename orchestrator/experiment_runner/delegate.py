@@ -20,6 +20,7 @@ from contract.units import Scalar
 from orchestrator.clients.base import TestbedClient
 from orchestrator.clients.http_client import HttpClient, read_token
 from orchestrator.design import derive_seed
+from orchestrator.device_option import device_specs
 from orchestrator.durable_file import write_durably
 from orchestrator.experiment_runner.run_table_file import run_numbers
 from orchestrator.experiment_runner.template import Template, read_template
@@ -90,7 +91,7 @@ class Delegate:
             repetition=numbers[1],
             treatment=treatment,
             seed=derive_seed(self._template.experiment.seed, run_id),
-            **vars(trial),
+            **{**vars(trial), "devices": list(trial.devices) or device_specs(self._template.experiment.devices)},
         )
 
     def check(self, runs: Sequence[Mapping[str, object]]) -> None:

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from orchestrator.experiment_runner.run_table_file import (
 from orchestrator.experiment_runner.study import DESIGN_KEY
 from orchestrator.run_table_columns import DATA_COLUMNS, DONE, RUN_ID, is_done, telling_attempt
 from orchestrator.store.base import Plan, RunReader, RunRow
+from orchestrator.store.control import exclusions
 
 FOLDER = "experiment_runner"
 """Where the export goes, in the experiment's folder, unless another place is given."""
@@ -50,7 +51,8 @@ def export_experiment_runner(
     """Write `run_table.csv`, `metadata.json` and a folder for each run with a result, the table last.
 
     An experiment that came from Experiment Runner gets that study's columns; any other ours. Rows that Experiment
-    Runner measured are written back as they were, and its folders of them are copied.
+    Runner measured are written back as they were, and its folders of them are copied. A run that a person excluded
+    is DONE with empty cells and has no folder: Experiment Runner does not measure it again, and no mean takes it up.
 
     Args:
         reader: the run table.
@@ -68,11 +70,15 @@ def export_experiment_runner(
     origin = _origin(plan)
     folder = output or experiment / FOLDER / str(origin.get("name") or plan.experiment)
     runs = {run.run_id: run for run in reader.runs()}
+    excluded = exclusions(reader)
     imported = {row["run_id"]: row for row in origin.get("imported", {}).get("rows", ())}
     columns = [RUN_ID, DONE, *plan.factors, *_data_columns(origin)]
     order = origin.get("order") or list(runs)
     rows = [
-        _imported_row(imported[run_id]) if run_id in imported else _row(plan, origin, runs[run_id]) for run_id in order
+        _imported_row(imported[run_id])
+        if run_id in imported
+        else _row(plan, origin, runs[run_id], is_excluded=run_id in excluded)
+        for run_id in order
     ]
     notes = []
     if plan.config_text:
@@ -80,12 +86,12 @@ def export_experiment_runner(
         notes += [note] if note else []
     else:
         md5 = None
-    _check_not_lost(folder, rows)
+    _check_not_lost(folder, rows, _data_columns(origin), excluded.keys())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for run in runs.values():
             attempt = telling_attempt(run)
-            if attempt is not None and is_done(run):
+            if attempt is not None and is_done(run) and run.run_id not in excluded:
                 _copy(experiment / RUNS / run.run_id / attempt.attempt_id, folder / run.run_id)
         theirs = Path(origin["imported"]["folder"]) if imported else folder
         absent = [each for each in imported if not (theirs / each).is_dir() and not (folder / each).is_dir()]
@@ -105,6 +111,7 @@ def export_experiment_runner(
         ) from error
     if absent:
         notes.append(f"{len(absent)} runs of Experiment Runner have no folder in {theirs}, such as {absent[0]}.")
+    notes += [f"{run_id} has no figures and no folder here: {each.words}." for run_id, each in excluded.items()]
     unfilled = [name for name in _data_columns(origin) if _source(origin, name) is None]
     if unfilled:
         notes.append(f"Left empty, for the template names no source of them: {', '.join(unfilled)}.")
@@ -129,7 +136,7 @@ def _source(origin: Mapping[str, Any], column: str) -> str | None:
     return str(found) if found else None
 
 
-def _row(plan: Plan, origin: Mapping[str, Any], run: RunRow) -> dict[str, object]:
+def _row(plan: Plan, origin: Mapping[str, Any], run: RunRow, *, is_excluded: bool) -> dict[str, object]:
     row: dict[str, object] = {RUN_ID: run.run_id, DONE: "DONE" if is_done(run) else "TODO"}
     row |= {name: run.treatment[name] for name in plan.factors}
     attempt = telling_attempt(run)
@@ -140,7 +147,7 @@ def _row(plan: Plan, origin: Mapping[str, Any], run: RunRow) -> dict[str, object
         if attempt is None or source is None or not is_done(run):
             row[name] = UNTOUCHED
         else:
-            row[name] = readers[source](run, attempt)
+            row[name] = None if is_excluded else readers[source](run, attempt)
     return row
 
 
@@ -183,14 +190,17 @@ def _sum_by(python: Path, config_text: str) -> tuple[str, bool]:
     return md5, is_certain == "True"
 
 
-def _check_not_lost(folder: Path, rows: list[dict[str, object]]) -> None:
-    """No row that is DONE in the folder may lose or change its results."""
+def _check_not_lost(
+    folder: Path, rows: list[dict[str, object]], data_columns: Collection[str], excluded: Collection[str]
+) -> None:
+    """No row that is DONE in the folder may lose or change its results, unless a person excluded it or took it back."""
     if not (folder / RUN_TABLE).exists():
         return
     table = read_any_run_table(folder)
     new = {str(row[RUN_ID]): {name: "" if value is None else str(value) for name, value in row.items()} for row in rows}
     for old in table.rows:
-        if not old.is_done:
+        was_excluded = bool(data_columns) and not any(old.cells.get(name, "").strip() for name in data_columns)
+        if not old.is_done or old.run_id in excluded or was_excluded:
             continue
         row = new.get(old.run_id, {})
         if row.get(DONE) != "DONE" or any(row.get(name) != cell for name, cell in old.cells.items()):

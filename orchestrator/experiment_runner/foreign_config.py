@@ -38,6 +38,7 @@ class ForeignConfig(RunnerConfig):
         self.cooldown = Cooldown(**{"floor_s": design.pause_ms / 1000, **given})
         self.on_suspect = settings.on_suspect
         self.max_attempts = settings.max_attempts
+        self.devices = settings.devices
 
     def create_run_table_model(self) -> RunTableModel:
         """The study's factors and repetitions; its exclusions, one treatment each."""

@@ -66,6 +66,7 @@ class ExperimentSettings(_Strict):
     cooldown: CooldownSettings = CooldownSettings()
     on_suspect: OnSuspect = OnSuspect.KEEP
     max_attempts: int = 3
+    devices: list[str | int] = Field(default_factory=list)
 
 
 class Template(_Strict):

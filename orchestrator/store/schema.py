@@ -28,6 +28,9 @@ from sqlalchemy import (
 RUN_TABLE = "run_table.sqlite"
 """File name of the run table in an experiment's folder."""
 
+PAUSE_KEY = "pause"
+"""Fact: who paused the campaign, why and when; absent while it is not paused."""
+
 HEAD = "0002"
 """The newest migration."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
@@ -97,6 +98,33 @@ class SqlReader:
                     state = RunState(run.state)
                     yield RunRow(run.position, run.run_id, run.treatment, run.repetition, state, attempts)
 
+    def run(self, run_id: str) -> RunRow | None:
+        """One run with its attempts, or None where there is no such run; cheap at any size."""
+        columns = (RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state)
+        with self._reader() as connection:
+            row = connection.execute(select(*columns).where(RUN.c.run_id == run_id)).first()
+            if row is None:
+                return None
+            attempts = connection.execute(_THEIR_ATTEMPTS, {"of_runs": [run_id]}).all()
+            state = RunState(row.state)
+            rows = tuple(_attempt_row(attempt) for attempt in attempts)
+            return RunRow(row.position, row.run_id, row.treatment, row.repetition, state, rows)
+
+    def spec(self, run_id: str) -> TrialSpec | None:
+        """What a run executes, or None where there is no such run."""
+        with self._reader() as connection:
+            spec = connection.execute(select(RUN.c.spec).where(RUN.c.run_id == run_id)).scalar()
+            return None if spec is None else TrialSpec.model_validate(spec)
+
+    def neighbours(self, position: int) -> tuple[str | None, str | None]:
+        """The runs before and after a place in the execution order."""
+        with self._reader() as connection:
+            found = connection.execute(
+                select(RUN.c.position, RUN.c.run_id).where(RUN.c.position.in_([position - 1, position + 1]))
+            ).all()
+        by_position = {row.position: row.run_id for row in found}
+        return by_position.get(position - 1), by_position.get(position + 1)
+
     def events(self, run_id: str | None = None) -> Sequence[EventRow]:
         """See `RunReader`."""
         query = select(EVENT).order_by(EVENT.c.id)
@@ -126,6 +154,18 @@ class SqlReader:
         query = select(FACT).where(FACT.c.key.startswith(prefix, autoescape=True)).order_by(FACT.c.key)
         with self._reader() as connection:
             return {row.key: row.value for row in connection.execute(query)}
+
+    @property
+    def file(self) -> Path | None:
+        """The database's file; None: it is on a server."""
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        return Path(self._url.database) if is_sqlite and self._url.database else None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for queries beyond these, such as the dashboard's; the database's errors come in words."""
+        with self._reader() as connection:
+            yield connection
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:

@@ -21,6 +21,7 @@ from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store import statement
 from orchestrator.store.base import Claim, Plan, TakenOverError
 from orchestrator.store.database import LockWait, database_url, open_database, serialise, told
+from orchestrator.store.decision import Decision
 from orchestrator.store.owner import is_gone, this_owner
 from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
 from orchestrator.store.sql_reader import SqlReader, cooldown_of
@@ -223,11 +224,24 @@ class SqlStore(SqlReader):
         with self._writing() as connection:
             connection.execute(delete(FACT).where(FACT.c.key == key))
 
-    def reopen(self, run_ids: Collection[str]) -> list[str]:
+    @property
+    def folder(self) -> Path | None:
+        """Where the run table is, and the experiment's other files; None of a database server."""
+        is_file = self._url.get_backend_name() == "sqlite" and self._url.database
+        return Path(str(self._url.database)).parent if is_file else None
+
+    @contextmanager
+    def deciding(self) -> Iterator[Decision]:
+        """One transaction for a person's decision; see `orchestrator.store.control`."""
+        with self._writing() as connection:
+            yield Decision(connection, self._time(connection))
+
+    def reopen(self, run_ids: Collection[str], *, by: str = "`orchestrator retry`") -> list[str]:
         """Make ended runs TODO again, with `max_attempts` new attempts each; what was measured stays as evidence.
 
         Args:
             run_ids: planned runs.
+            by: who asked, for the story.
 
         Returns:
             Those that are to do again, in order. The others are to do, or running, already.
@@ -253,7 +267,7 @@ class SqlStore(SqlReader):
                 last = select(func.max(ATTEMPT.c.number)).where(ATTEMPT.c.run_id == run_id).scalar_subquery()
                 connection.execute(update(RUN).where(RUN.c.run_id == run_id).values(reopened_after=last))
                 self._derive(connection, run_id)
-                story = "to be tried again, as asked by `orchestrator retry`"
+                story = f"to be tried again, as asked by {by}"
                 self._tell(connection, self._time(connection), None, run_id, None, None, story)
             return reopened
 

@@ -1,9 +1,9 @@
 """The statements of every trial, built once: building them anew costs as much as running them."""
 
-from sqlalchemy import BindParameter, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, bindparam, exists, func, insert, select, update
 
 from contract.attempt_state import RunState
-from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, RUN
+from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, PAUSE_KEY, RUN
 
 _OF_RUN: BindParameter[str] = bindparam("of_run")
 _OF_ATTEMPT: BindParameter[str] = bindparam("of_attempt")
@@ -19,12 +19,13 @@ OPEN_ATTEMPTS = (
 
 NEXT_RUN = (
     select(RUN.c.run_id, RUN.c.spec)
-    .where(RUN.c.state == RunState.TODO)
+    # Here and not asked before: a pause holds from its commit on, and a campaign that runs pays no read for it.
+    .where(RUN.c.state == RunState.TODO, ~exists().where(FACT.c.key == PAUSE_KEY))
     .order_by(RUN.c.position)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
-"""The first run in order that is to do."""
+"""The first run in order that is to do; none while the campaign is paused."""
 
 LAST_NUMBER = select(func.max(ATTEMPT.c.number)).where(ATTEMPT.c.run_id == _OF_RUN)
 """How many attempts a run has had; None: none."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from contract.trial_result import TemperatureReading
+from contract.node_info import TemperatureReading
 from energy.trace import Gauge, Trace
 
 

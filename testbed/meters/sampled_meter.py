@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
@@ -10,6 +10,7 @@ from contract.errors import MeterError, MeterUnavailableError
 from energy.trace import Gauge, Quantity, Trace
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
+from testbed.meters.live_feed import LiveFeed, LiveSeries
 from testbed.meters.sampler import SamplerThread, Samples
 
 _QUANTITIES = get_args(Quantity)
@@ -31,6 +32,9 @@ class SampledMeter(ABC):
         self._sampler: SamplerThread | None = None
         self._report: MeterReport | None = None
         self._start_s = 0.0
+        self._feed: LiveFeed | None = None
+        self._live: dict[str, LiveSeries | None] = {}
+        """Sensor -> how it is told to who listens; None: it is not."""
         self._missed: Counter[str] = Counter()
         """Sensor -> readings that failed while its neighbours were read."""
 
@@ -70,13 +74,16 @@ class SampledMeter(ABC):
         if not probe.available:
             raise MeterUnavailableError(probe.message, meter=self.name)
         self._open()
+        feed = LiveFeed(out_dir, self.name)
         sampler = SamplerThread(
             self._read,
             self._period_s,
             self._clock,
             read_gauges=self._read_gauges,
             read_slow_gauges=self._read_slow_gauges,
+            after_sample=lambda now_s: feed.tell(now_s, lambda: self._live_series(sampler)),
         )
+        self._feed, self._live = feed, {}
         try:
             sampler.start()
         except MeterError:
@@ -112,6 +119,8 @@ class SampledMeter(ABC):
                 return MeterReport((), None)
             window_s = self._clock.monotonic_ns() / 1e9 - self._start_s
             sampler.stop()
+            if self._feed is not None:
+                self._feed.finish(self._clock.monotonic_ns() / 1e9, lambda: self._live_series(sampler))
             self._report = MeterReport(
                 traces=tuple(self._trace(sensor, samples) for sensor, samples in sampler.samples.items()),
                 sampler_cpu_s=sampler.cpu_s,
@@ -122,6 +131,20 @@ class SampledMeter(ABC):
             )
             self._close()
         return self._report
+
+    def _live_series(self, sampler: SamplerThread) -> Iterator[LiveSeries]:
+        """What is told to who listens: the headline power of each domain, and all gauges."""
+        for sensor, samples in sampler.samples.items():
+            if sensor not in self._live:
+                trace = self._trace(sensor, Samples(samples.time_s[:1], samples.values[:1]))
+                series = LiveSeries(trace.domain, "power_w", samples, trace.kind == "counter", trace.wrap_j)
+                self._live[sensor] = series if trace.is_headline else None
+            known = self._live[sensor]
+            if known is not None:
+                yield known
+        for sensor, samples in sampler.gauges.items():
+            domain, _, quantity = sensor.rpartition("/")
+            yield LiveSeries(domain, quantity, samples)
 
     def _warnings(self, sampler: SamplerThread) -> tuple[str, ...]:
         whole = [f"{sampler.n_failed} readings failed"] if sampler.n_failed else []

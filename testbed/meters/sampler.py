@@ -78,6 +78,7 @@ class SamplerThread:
         clock: of the stamps.
         read_gauges: the same for conditions; asked at every sample.
         read_slow_gauges: the same for conditions that change slowly; asked every `SLOW_PERIOD_S`, and at both ends.
+        after_sample: called in the background after each sample, with the time; must not raise or wait.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class SamplerThread:
         *,
         read_gauges: Callable[[], Mapping[str, float]] = dict,
         read_slow_gauges: Callable[[], Mapping[str, float]] = dict,
+        after_sample: Callable[[float], None] = lambda now_s: None,
     ) -> None:
         self._read = read
         self._read_gauges = read_gauges
         self._read_slow_gauges = read_slow_gauges
+        self._after_sample = after_sample
         self._period_s = period_s
         self._clock = clock
         self._stop = threading.Event()
@@ -131,6 +134,7 @@ class SamplerThread:
         next_s = time.monotonic() + self._period_s
         while not self._stop.wait(max(next_s - time.monotonic(), 0.0)):
             self._sample()
+            self._after_sample(self._clock.monotonic_ns() / 1e9)
             self._thread_cpu_s = time.thread_time()
             now_s = time.monotonic()
             # A sensor slower than the period must not turn the rhythm into a loop without rest.

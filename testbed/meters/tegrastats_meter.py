@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,7 @@ from energy.trace import Gauge, Trace
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
 from testbed.meters.jetson_rail import Component, check_rail_options, components
+from testbed.meters.live_feed import LiveFeed, LiveSeries
 from testbed.meters.sampler import Samples
 from testbed.meters.tegrastats_line import TegrastatsLine, parse_line
 
@@ -66,6 +67,7 @@ class TegrastatsMeter:
         """Set with each line."""
         self._samples: dict[str, Samples] = {}
         self._gauges: dict[tuple[str, str], Samples] = {}
+        self._feed: LiveFeed | None = None
         self._n_unreadable = 0
         self._start_s = self._cpu_s = 0.0
         self._report: MeterReport | None = None
@@ -104,6 +106,7 @@ class TegrastatsMeter:
         except OSError as error:
             raise MeterUnavailableError(f"{self._program} cannot be started: {error}.", meter=self.name) from error
         self._start_s = self._now_s()
+        self._feed = LiveFeed(out_dir, self.name)
         self._reader = threading.Thread(target=self._read, name="tegrastats", daemon=True)
         self._reader.start()
         if not self._told.wait(_FIRST_LINE_S) or not self._samples:
@@ -171,8 +174,20 @@ class TegrastatsMeter:
             if text.endswith("\n"):  # else it was ended in the middle of a line
                 self._keep(parse_line(text), self._now_s())
             self._told.set()
+            if self._feed is not None:
+                self._feed.tell(self._now_s(), self._live_series)
             self._cpu_s = time.thread_time()
         self._told.set()
+        if self._feed is not None:
+            self._feed.close()
+
+    def _live_series(self) -> Iterator[LiveSeries]:
+        parts = self._components(tuple(self._samples))
+        for rail, samples in self._samples.items():
+            if parts[rail] != "part":
+                yield LiveSeries(rail, "power_w", samples)
+        for (domain, quantity), samples in self._gauges.items():
+            yield LiveSeries(domain, quantity, samples)
 
     def _keep(self, line: TegrastatsLine, time_s: float) -> None:
         if not line.power_w:

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from contract.trial_result import TemperatureReading
+from contract.node_info import TemperatureReading
 from testbed.meters.nvml_reading import temperature_reader
 from testbed.meters.sysfs import read_number, text_of
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from contract.attempt_state import AttemptState
+from contract.node_info import NodeIdentity
 from contract.trial_result import (
     EnergyMethod,
     EnergyReading,
     EnergySummary,
     LoadReport,
     MeterCost,
-    NodeIdentity,
     Phase,
     PhaseWindow,
     SuspectReason,

@@ -21,13 +21,18 @@ from analysis.columns import (
 )
 from analysis.detail import gauges, requests, traces
 from analysis.load import load_runs
+from analysis.load_joulebed import device_name
 from analysis.metrics import with_carbon, with_cost, with_metrics
 from analysis.phases import energy_by_phase
+from analysis.report.caution import cautions
+from analysis.report.result_section import excluded_section
+from analysis.summary import summarise
 from contract.attempt_state import AttemptState
 from contract.errors import LogFormatError, UsageError
 from contract.trial_result import EnergyMethod
 from energy.trace import Gauge, Trace
 from energy.trace_log import write_gauges, write_traces
+from tests.contract.examples import RESULT
 
 
 def row_of(frame: pl.DataFrame, run_id: str) -> dict[str, Any]:
@@ -84,6 +89,42 @@ def test_which_attempt_counts_and_what_is_said_of_the_others(write_experiment: A
     assert why[ids[6]].startswith("its result does not fit the contract of this version (protocol_version")
     assert why[ids[7]] == "not run yet"
     assert ids[0] not in why
+
+
+def leave_out(table: Any, run_id: str, reason: str) -> None:
+    """As `orchestrator exclude` writes it."""
+    value = {"by": "anna@lab", "reason": reason, "at": "2026-11-21T12:00:00Z"}
+    table.execute("INSERT INTO fact VALUES (?, ?)", (f"excluded/{run_id}", json.dumps(value)))
+
+
+def test_what_a_person_left_out_is_in_no_mean_and_named(write_experiment: Any, result_of: Any, tmp_path: Path) -> None:
+    table = write_experiment("left", {"task": ["a", "b"]}, repetitions=3)
+    table.succeed_all(lambda treatment, repetition: {"energy_j": 100.0 * 10**repetition})
+    odd, doubted = "run_0_repetition_2", "run_1_repetition_2"
+    table.execute("UPDATE run SET state = 'SUSPECT' WHERE run_id = ?", (doubted,))
+    table.execute("UPDATE attempt SET state = 'SUSPECT', accepted = 0 WHERE run_id = ?", (doubted,))
+    assert load_runs(table.folder).counted(include_suspect=True).height == 6
+    leave_out(table, odd, "the window was open")
+    leave_out(table, doubted, "the cat")
+    experiment = load_runs(table.folder)
+    for include_suspect in (False, True):
+        counted = experiment.counted(include_suspect=include_suspect)
+        assert sorted(counted["energy_j"]) == [100.0, 100.0, 1000.0, 1000.0]
+    # The evidence stays to be looked at.
+    assert row_of(experiment.runs, odd)["energy_j"] == 10000.0
+    why = {each.run_id: each.why for each in experiment.excluded}
+    assert why[odd] == "excluded by anna@lab on 2026-11-21: the window was open"
+    assert why[doubted].startswith("excluded by anna@lab on 2026-11-21: the cat; besides, suspect")
+    for include_suspect in (False, True):
+        summary = summarise(load_runs(table.folder), include_suspect=include_suspect)
+        assert [row.n_counted for row in summary.treatments] == [2, 2]
+        assert summary.treatments[0].means["energy_j"].mean == pytest.approx(550.0)
+        notes = " ".join(summary.notes)
+        assert f"Not counted, 1 run ({odd}): excluded by anna@lab on 2026-11-21: the window was open." in notes
+        assert "the cat" in notes
+        section = excluded_section(summary)
+        assert "the window was open" in str(section)
+        assert any("the window was open" in caution.text for caution in cautions(summary))
 
 
 def test_a_nan_is_refused_not_averaged(write_experiment: Any, result_of: Any) -> None:
@@ -320,3 +361,7 @@ def test_no_estimate_is_listed_without_the_word(quickstart: Any, capsys: pytest.
     described = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in described["runs"]] == list(COLUMNS)
     assert all(each["doc"] for columns in described.values() for each in columns)
+
+
+def test_a_device_is_named_without_its_serial_number() -> None:
+    assert device_name(RESULT.model_copy(update={"devices": [], "load": None})) == "NVIDIA GeForce RTX 4090"

@@ -4,34 +4,38 @@ from datetime import UTC, datetime
 
 from contract.attempt_state import AttemptState
 from contract.errors import ModelNotFoundError
-from contract.trial_result import (
-    ArtifactRef,
-    AttemptStatus,
+from contract.node_info import (
     Capability,
     CheckProblem,
     CheckReport,
     CheckRequest,
+    NodeIdentity,
+    NodeInfo,
+    TemperatureReading,
+)
+from contract.telemetry import TelemetryMark, TelemetrySample, TelemetrySeries
+from contract.trial_result import (
+    ArtifactRef,
+    AttemptStatus,
     Conditions,
+    DeviceResult,
     EnergyMethod,
     EnergyReading,
     EnergySummary,
     LoadReport,
     MeterCost,
-    NodeIdentity,
-    NodeInfo,
     Phase,
     PhaseWindow,
     SettingTaken,
     SteadyReport,
     SuspectReason,
     TaskScore,
-    TelemetrySample,
-    TemperatureReading,
     TrialResult,
     WorkloadReport,
 )
 from contract.trial_spec import (
     ActuatorSpec,
+    DeviceSpec,
     EngineSpec,
     MeterSpec,
     ModelSpec,
@@ -64,6 +68,14 @@ SPEC = TrialSpec(
     workload=WorkloadSpec(name="superglue", concurrency=4, options={"task": "RTE", "n_items": 80}),
     meter=MeterSpec(name="energibridge", expected_clock_mhz={"gpu:0": 1005.0}),
     actuators=[ActuatorSpec(name="nvml_power_limit", domain="gpu:0", setting={"power_limit_w": 300.0})],
+    devices=[
+        DeviceSpec(name="gpu:0"),
+        DeviceSpec(
+            name="cores:0-3,8",
+            engine=EngineSpec(name="llama_cpp", max_concurrency=4),
+            model=ModelSpec(name="llama-3.2-1b-q4", source="path:/models/llama.gguf"),
+        ),
+    ],
     baseline_s=10.0,
     steady=SteadySpec(max_s=120.0, window_s=30.0),
 )
@@ -74,7 +86,7 @@ NODE = NodeIdentity(
     cpu_model="Example CPU",
     n_cpus=32,
     memory_bytes=134868701184,
-    gpus=["NVIDIA GeForce RTX 4090 GPU-0000"],
+    gpus=["NVIDIA GeForce RTX 4090 (GPU-0000)"],
     driver_version="550.54",
     python_version="3.11.7",
     packages={"vllm": "0.11.0"},
@@ -172,6 +184,41 @@ RESULT = TrialResult(
         )
     ],
     steady=SteadyReport(is_steady=True, rule="temperature", waited_s=61.5, n_requests=9, slope_c_per_min=0.25),
+    devices=[
+        DeviceResult(
+            device="gpu:0",
+            kind="NVIDIA H200",
+            load=LoadReport(
+                engine="vllm",
+                engine_version="0.11",
+                model_name="llama-3.2-1b",
+                model_source="hf:meta-llama/Llama-3.2-1B-Instruct",
+                model_revision="abc123",
+                load_s=20.0,
+                settings={"cuda_visible_devices": "0"},
+            ),
+            start_s=40.0,
+            duration_s=10.0,
+            late_s=0.001,
+            tail_s=2.0,
+            n_requests=80,
+            n_output_tokens=1600,
+            tokens_per_s=160.0,
+            energy_j=3000.0,
+            energy_net_j=2500.0,
+            baseline_power_w=50.0,
+            tail_energy_j=100.0,
+            energy_method=EnergyMethod.COUNTER,
+            energy_source="nvml",
+            start_temp_c=40.0,
+            max_temp_c=55.0,
+            cpu_s=9.5,
+            memory_peak_bytes=2**31,
+            gpu_memory_peak_bytes=2**33,
+            throttled_share=0.0,
+        ),
+        DeviceResult(device="cores:0-3,8", energy_note="cores share one package counter"),
+    ],
     conditions=Conditions(
         max_temp_c=71.5,
         max_temp_sensor="gpu:0 (nvml)",
@@ -212,6 +259,18 @@ EXAMPLES = {
         problems=[CheckProblem(run_id=SPEC.run_id, error=ModelNotFoundError("No model there. Download it.").body())]
     ),
     "telemetry_sample": TelemetrySample(
-        attempt_id=RESULT.attempt_id, state=AttemptState.MEASURING, power_w={"gpu:0": 300.0}, at=AT
+        event_id=f"{RESULT.attempt_id}:0123abcd:17",
+        attempt_id=RESULT.attempt_id,
+        run_id=RESULT.run_id,
+        state=AttemptState.MEASURING,
+        power_w={"gpu:0": 300.0},
+        marks=[TelemetryMark(state=AttemptState.LOADING, at_s=1234.5)],
+        series=[
+            TelemetrySeries(
+                domain="gpu:0", quantity="power_w", source="nvml", time_s=[1240.0, 1240.2], values=[299.5, 300.0]
+            )
+        ],
+        at_s=1240.3,
+        at=AT,
     ),
 }

@@ -28,7 +28,7 @@ FAULTS = (
 closed, in the middle of the answer; delayed; carried out twice; carried out again long after other requests; reset at
 once and carried out long after other requests, the repetition of itself among them."""
 
-KINDS = ("live", "node", "check", "submit", "poll", "result", "artifacts", "artifact", "acknowledge", "cancel")
+KINDS = ("live", "node", "check", "submit", "poll", "result", "artifact", "acknowledge", "cancel")
 """Of messages: see `contract.routes`."""
 
 _RESET = struct.pack("ii", 1, 0)
@@ -47,7 +47,7 @@ def kind_of(method: str, path: str) -> str:
         return {"PUT": "submit", "DELETE": "cancel"}.get(method, "poll")
     last = parts[2] if len(parts) > 2 else path
     if last == "artifacts":
-        return "artifacts" if len(parts) == 3 else "artifact"
+        return "artifact"
     return "acknowledge" if last == "acknowledgement" else last
 
 

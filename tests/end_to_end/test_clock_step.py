@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.attempt_state import AttemptState
-from contract.trial_result import NodeIdentity, Phase, TrialResult
+from contract.node_info import NodeIdentity
+from contract.trial_result import Phase, TrialResult
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from energy.clock_step import CLOCK_STEP, to_monotonic
 from orchestrator.store import owner

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contract.errors import JouleBedError, LogFormatError
-from contract.trial_result import CheckRequest, NodeIdentity, Phase, PhaseWindow
+from contract.node_info import CheckRequest, NodeIdentity
+from contract.trial_result import Phase, PhaseWindow
 from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from energy.attribution import attribute, summarise

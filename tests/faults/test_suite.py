@@ -161,7 +161,6 @@ def test_every_message_has_a_kind() -> None:
         ("PUT", attempt),
         ("GET", f"{attempt}?wait_s=10&after_version=3"),
         ("GET", f"{attempt}/result"),
-        ("GET", f"{attempt}/artifacts?name=a&name=b"),
         ("GET", f"{attempt}/artifacts/requests.jsonl"),
         ("POST", f"{attempt}/acknowledgement"),
         ("DELETE", attempt),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.trial_result import Capability, NodeIdentity, NodeInfo
+from contract.node_info import Capability, NodeIdentity, NodeInfo
 from contract.units import PROTOCOL_VERSION
 from testbed.doctor import Check, checks, hub_folder, kernel_clock_state
 from testbed.model_pin import PINS_VARIABLE, ModelPin, write_pin

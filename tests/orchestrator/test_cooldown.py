@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from contract.trial_result import TemperatureReading
+from contract.node_info import TemperatureReading
 from orchestrator.config import Cooldown
 from orchestrator.cooldown import CooldownProgress, CooldownWait
 

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from contract.errors import JouleBedError, ProtocolMismatchError, TestbedUnreachableError
-from contract.trial_result import NodeInfo
+from contract.node_info import NodeInfo
 from orchestrator import doctor
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.disk_space import DiskSpace

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,24 @@ from contract.errors import (
     ModelNotFoundError,
     ProtocolMismatchError,
     TestbedUnreachableError,
+    TooManyListenersError,
     UnauthorizedError,
 )
-from contract.trial_result import ArtifactRef, AttemptStatus, CheckReport
+from contract.node_info import CheckReport
+from contract.telemetry import TelemetrySample
+from contract.trial_result import ArtifactRef, AttemptStatus
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
+from orchestrator.clients.event_stream import event_data
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.clients.http_client import HttpClient, read_token
+from tests.contract.examples import EXAMPLES, SPEC
 from tests.orchestrator.doubles import spec
 
 TOKEN = "0123456789abcdef"
 CONTENT = bytes(range(256)) * 4096
 
 Behaviour = Callable[["Handler"], None]
+Serve = Callable[..., tuple[HttpClient, "Server"]]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -327,31 +335,42 @@ def small(name: str, content: bytes) -> ArtifactRef:
     return ArtifactRef(name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def test_small_files_come_together(serve: Serve, tmp_path: Path) -> None:
-    files = {"a.csv": b"aa", "b.csv": b"bbb", "c.csv": b"cccc"}
-    client, server = serve(lambda handler: handler.answer(b"".join(files.values())))
+def brought(contents: dict[str, bytes]) -> Callable[[Any], None]:
+    status = EXAMPLES["attempt_status"].model_copy(update={"attempt_id": "a1", "contents": contents})
+    return lambda handler: handler.answer(status.model_dump_json().encode())
+
+
+def test_files_that_came_with_the_status_are_not_asked_for(serve: Serve, tmp_path: Path) -> None:
+    files = {"a.csv": b"aa", "b.csv": b"", "c.bin": bytes(range(256))}
+    client, server = serve(brought(files))
+    assert client.status("a1", with_result=True).contents == {}
     client.fetch_artifacts("a1", [small(name, content) for name, content in files.items()], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
-    assert [path for _, path, _ in server.requests] == ["/v1/attempts/a1/artifacts?name=a.csv&name=b.csv&name=c.csv"]
+    assert len(server.requests) == 1
 
 
-def test_large_and_begun_files_come_alone(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "b.csv.part").write_bytes(b"b")
-    client, server = serve(lambda handler: handler.answer(b"aacc"), ranged(CONTENT), ranged(b"bbb"))
-    wanted = [small("a.csv", b"aa"), artifact(), small("b.csv", b"bbb"), small("c.csv", b"cc")]
+def test_what_did_not_come_or_does_not_verify_is_fetched(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(b"dd")
+    client, server = serve(brought({"a.csv": b"aa", "b.csv": b"bXb", "d.csv": b"XX"}), ranged(b"bbb"), ranged(CONTENT))
+    client.submit("a1", SPEC, wait_s=1.0)
+    wanted = [small("a.csv", b"aa"), small("b.csv", b"bbb"), artifact(), small("d.csv", b"dd")]
     client.fetch_artifacts("a1", wanted, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "c.csv", "data.bin"]
-    assert [path.rpartition("/")[2] for _, path, _ in server.requests] == [
-        "artifacts?name=a.csv&name=c.csv",
-        "data.bin",
-        "b.csv",
-    ]
-
-
-def test_of_files_that_come_together_the_wrong_ones_are_fetched_afresh(serve: Serve, tmp_path: Path) -> None:
-    client, _ = serve(lambda handler: handler.answer(b"aaXXX"), ranged(b"bbb"))
-    client.fetch_artifacts("a1", [small("a.csv", b"aa"), small("b.csv", b"bbb")], tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv", "d.csv", "data.bin"]
     assert (tmp_path / "b.csv").read_bytes() == b"bbb"
+    assert [path.rpartition("/")[2] for _, path, _ in server.requests[1:]] == ["b.csv", "data.bin"]
+
+
+def test_what_came_for_another_attempt_is_not_taken(serve: Serve, tmp_path: Path) -> None:
+    client, server = serve(brought({"a.csv": b"aa"}), ranged(b"aa"))
+    client.status("a1", with_result=True)
+    client.fetch_artifacts("a2", [small("a.csv", b"aa")], tmp_path)
+    assert server.requests[-1][1] == "/v1/attempts/a2/artifacts/a.csv"
+
+
+def test_a_submission_acknowledges_others_on_its_way(serve: Serve) -> None:
+    client, server = serve(brought({}))
+    client.submit("a1", SPEC, wait_s=0.1, acknowledges=["x1", "x2"])
+    assert server.requests[0][1] == "/v1/attempts/a1?wait_s=0.1&acknowledges=x1&acknowledges=x2"
 
 
 def test_token_comes_from_file_or_environment(tmp_path: Path) -> None:
@@ -388,3 +407,54 @@ def test_status_version_zero_is_an_answer(serve: Serve) -> None:
     client, _ = serve(status_answer)
     assert isinstance(client.cancel("a1"), AttemptStatus)
     assert isinstance(client.acknowledge("a1"), AttemptStatus)
+
+
+def events_of(*bodies: bytes) -> Behaviour:
+    """A stream of server-sent events that breaks off after the last one."""
+
+    def behaviour(handler: Handler) -> None:
+        with suppress(ConnectionError):  # a client that has enough of it goes away
+            handler.answer(b"".join(bodies), Content_Type="text/event-stream", Content_Length="100000000")
+        handler.close_connection = True
+
+    return behaviour
+
+
+def event(attempt_id: str) -> bytes:
+    sample = TelemetrySample(event_id=f"{attempt_id}:0:0", attempt_id=attempt_id, at=datetime(2026, 11, 21, tzinfo=UTC))
+    return f"id: {sample.event_id}\ndata: {sample.model_dump_json()}\n\n".encode()
+
+
+class TestTelemetry:
+    def test_events_come_one_by_one_and_the_end_of_the_stream_is_told(self, serve: Serve) -> None:
+        client, server = serve(events_of(event("a1"), b": a comment\n\n", event("a2"), b"data: {"))
+        heard = []
+        with pytest.raises(TestbedUnreachableError, match="broke off"):
+            heard += [sample.attempt_id for sample in client.telemetry("a0:1234:5")]
+        assert server.requests[0][2]["Last-Event-ID"] == "a0:1234:5"
+
+    def test_what_came_before_it_broke_off_is_not_lost(self, serve: Serve) -> None:
+        client, _ = serve(events_of(event("a1"), event("a2")))
+        events = client.telemetry()
+        assert [next(events).attempt_id, next(events).attempt_id] == ["a1", "a2"]
+        with pytest.raises(TestbedUnreachableError):
+            next(events)
+
+    @pytest.mark.parametrize("data", [b"data: {}\n\n", b"data: nonsense\n\n", b"data: " + b"x" * 9_000_000])
+    def test_of_something_else(self, serve: Serve, data: bytes) -> None:
+        client, _ = serve(events_of(data))
+        with pytest.raises(TestbedUnreachableError):
+            next(client.telemetry())
+
+    def test_a_refusal_is_its_own_error(self, serve: Serve) -> None:
+        body = TooManyListenersError("Eight listen already. Close one.").body().model_dump_json().encode()
+        client, _ = serve(lambda handler: handler.answer(body, 503))
+        with pytest.raises(TooManyListenersError, match="Eight"):
+            next(client.telemetry())
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_events_may_be_cut_anywhere(size: int) -> None:
+    body = b"id: 1\r\ndata: one\r\n\r\nretry: 5\n\ndata:two\ndata: three\n\ndata: never ended\n"
+    chunks = [body[begin : begin + size] for begin in range(0, len(body), size)]
+    assert list(event_data(chunks)) == [b"one", b"two\nthree"]

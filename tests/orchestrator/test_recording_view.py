@@ -13,7 +13,8 @@ from rich.console import Console
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import JouleBedError, ProtocolMismatchError, TestbedBusyError, UsageError
-from contract.trial_result import AttemptStatus, NodeInfo
+from contract.node_info import NodeInfo
+from contract.trial_result import AttemptStatus
 from orchestrator.campaign import CampaignOutcome, Ending
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown

@@ -138,8 +138,8 @@ def test_a_warm_start_is_known_to_whoever_goes_on(campaign: Campaign, method: st
     campaign.stop.level = 0
     submit = client.submit
 
-    def submit_and_break(attempt_id: str, trial: Any) -> Any:
-        status = submit(attempt_id, trial)
+    def submit_and_break(attempt_id: str, trial: Any, **how: Any) -> Any:
+        status = submit(attempt_id, trial, **how)
         client._failures[method] = [TestbedUnreachableError("No answer.")] * 10_000
         return status
 

@@ -28,3 +28,14 @@ def test_memory_profiles_are_a_factor_of_a_derived_study(tmp_path: Path) -> None
     runs = expand(load_config(derived)[0], "").runs
     assert {run.spec.engine.memory_limit_gib for run in runs} == {8.0, 16.0}
     assert all(run.spec.engine.memory_limit_gib == run.spec.treatment["memory_gib"] for run in runs)
+
+
+def test_devices_of_a_derived_study_all_do_every_length(tmp_path: Path) -> None:
+    (tmp_path / "edge_power_profile.py").write_text(STUDY.read_text())
+    derived = tmp_path / "derived.py"
+    derived.write_text(
+        "from edge_power_profile import RunnerConfig as Base\n\n\n"
+        "class RunnerConfig(Base):\n    lengths = (50,)\n    devices = (0, 'cores:0-1')\n"
+    )
+    runs = expand(load_config(derived)[0], "").runs
+    assert all([device.name for device in run.spec.devices] == ["gpu:0", "cores:0-1"] for run in runs)

@@ -145,6 +145,15 @@ def test_submitting_again_answers_where_it_is(client: Client, attempt_id: str) -
         client.submit(attempt_id, spec(seed=2))
 
 
+def test_a_submission_may_wait_and_acknowledges_what_is_known(client: Client, attempt_id: str) -> None:
+    other = f"{attempt_id}-before"
+    follow(client, client.submit(other, spec()))
+    status = client.submit(attempt_id, spec(), wait_s=5.0, acknowledges=[other, "never-seen"])
+    assert status.attempt_id == attempt_id
+    follow(client, status)
+    assert client.acknowledge(other).attempt_id == other
+
+
 def test_one_trial_at_a_time_and_cancellation(client: Client, attempt_id: str) -> None:
     slow = spec(tokens_per_s=1.0, n_items=8)
     status = client.submit(attempt_id, slow)
@@ -207,9 +216,30 @@ def test_a_file_that_is_not_what_the_result_says(client: Client, attempt_id: str
         client.fetch_artifacts(attempt_id, [missing], tmp_path)
 
 
+def test_telemetry_tells_what_runs_for_as_long_as_it_is_asked(client: Client, attempt_id: str) -> None:
+    client.node()  # it answers, so it is there
+    events = client.telemetry()
+    assert next(events).attempt_id is None
+    client.submit(attempt_id, spec(tokens_per_s=5.0))
+    try:
+        heard = next(event for event in events if event.attempt_id is not None)
+        assert (heard.attempt_id, heard.run_id) == (attempt_id, "run_0_repetition_0")
+        assert heard.state is not None
+    finally:
+        events.close()  # type: ignore[attr-defined]
+        status = client.cancel(attempt_id)
+        follow(client, status)
+
+
 def test_a_wrong_token_opens_nothing(app: App) -> None:
     intruder = HttpClient(app.url, "another-token-0123456789")
-    for question in (intruder.node, lambda: intruder.submit("a", spec()), lambda: intruder.status("a")):
+    questions = (
+        intruder.node,
+        lambda: intruder.submit("a", spec()),
+        lambda: intruder.status("a"),
+        lambda: next(intruder.telemetry()),
+    )
+    for question in questions:
         with pytest.raises(UnauthorizedError):
             question()
     intruder.close()

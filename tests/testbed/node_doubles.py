@@ -10,7 +10,8 @@ from typing import Any
 
 from contract.attempt_state import AttemptState
 from contract.errors import DeadlineExceededError, JouleBedError, UnknownNameError
-from contract.trial_result import ArtifactRef, AttemptStatus, Capability, NodeIdentity, TemperatureReading, TrialResult
+from contract.node_info import Capability, NodeIdentity, TemperatureReading
+from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import DeadlineSpec, EngineSpec, MeterSpec, ModelSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_VERSION
 from testbed import attempt_folder

@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from contract import routes
 from contract.errors import ErrorBody, TestbedUnreachableError, UsageError
+from contract.failed_logins import MAX_FAILURES, WINDOW_S, FailedLogins
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from orchestrator.clients.http_client import HttpClient
-from testbed.failed_logins import MAX_FAILURES, WINDOW_S, FailedLogins
 from testbed.http_guard import Guard
 from testbed.server import load_certificate
 

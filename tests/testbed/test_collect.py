@@ -9,11 +9,11 @@ import pytest
 
 from contract.attempt_state import AttemptState
 from contract.errors import ChildDiedError, DeadlineExceededError, ModelNotFoundError
+from contract.node_info import NodeIdentity
 from contract.trial_result import (
     EnergyMethod,
     LoadReport,
     MeterCost,
-    NodeIdentity,
     Phase,
     PhaseWindow,
     SuspectReason,

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.trial_result import Phase, PhaseWindow, TemperatureReading
+from contract.node_info import TemperatureReading
+from contract.trial_result import Phase, PhaseWindow
 from energy.trace import Gauge, Quantity
 from testbed.attempt_folder import ChildRecord
 from testbed.conditions import conditions_of, resident_peak_bytes

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from contract.trial_result import TemperatureReading
+from contract.node_info import TemperatureReading
 from contract.trial_spec import DeadlineSpec, SteadySpec, TrialSpec
 from testbed.engines.fake_engine import FakeEngine
 from testbed.meters.base import MeterProbe, MeterReport

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from contract.attempt_state import AttemptState
-from contract.trial_result import AttemptStatus, NodeInfo, TrialResult
+from contract.node_info import NodeInfo
+from contract.trial_result import AttemptStatus, TrialResult
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from testbed.child_process import process_identity

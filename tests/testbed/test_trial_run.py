@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from contract.errors import EngineError, MeterError
-from contract.trial_result import EnergyMethod, MeterCost, TemperatureReading
+from contract.node_info import TemperatureReading
+from contract.trial_result import EnergyMethod, MeterCost
 from contract.trial_spec import EngineSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from energy.trace import Gauge, Trace
 from energy.trace_log import read_gauges, read_traces

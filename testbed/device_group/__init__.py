@@ -1,0 +1,1 @@
+"""Several devices in one trial, each with a process and an engine of its own."""

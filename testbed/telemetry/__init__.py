@@ -1,0 +1,1 @@
+"""What a testbed tells of the running trial while somebody listens."""
