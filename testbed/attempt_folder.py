@@ -3,7 +3,6 @@
 | file | writer | what |
 |---|---|---|
 | spec.json | node | the TrialSpec |
-| status.json | node | the AttemptStatus, replaced at every change of state but the last: that is in result.json |
 | process.json | node | pid, start time and process group of the child, to find it again after a restart |
 | progress.jsonl | child | one `Progress` line per change of state or finished request |
 | record.json | child | the `ChildRecord`, replaced atomically, last of all |
@@ -42,7 +41,6 @@ from contract.trial_spec import DeviceName
 from contract.units import Sha256, WireModel
 
 SPEC = "spec.json"
-STATUS = "status.json"
 PROCESS = "process.json"
 PROGRESS = "progress.jsonl"
 RECORD = "record.json"

@@ -12,13 +12,12 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from contract.errors import AttemptNotFoundError, InvalidRequestError, JouleBedError, UsageError
 from contract.routes import MAX_BROUGHT_BYTES
-from contract.trial_result import AttemptStatus, TrialResult
+from contract.trial_result import TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier
 from testbed import attempt_folder
@@ -100,7 +99,7 @@ class AttemptStore:
         """Where an attempt's files are. The id must have passed `check_id`."""
         return self._attempts / attempt_id
 
-    def create(self, status: AttemptStatus, spec: TrialSpec) -> Path:
+    def create(self, attempt_id: str, spec: TrialSpec) -> Path:
         """Store a new attempt; when this returns, it survives the end of this process.
 
         The folder appears under its name complete or not at all. It is not synced: no trial survives a power cut, and
@@ -111,31 +110,19 @@ class AttemptStore:
             StorageError: the folder cannot be written.
         """
         self._reserve.keep()
-        new = self._attempts / f"{_NEW}{status.attempt_id}"
+        new = self._attempts / f"{_NEW}{attempt_id}"
         try:
             new.mkdir(mode=0o700, exist_ok=True)  # there after a failed try, on a full disk for instance
-            _write_status(new, status)
             (new / attempt_folder.SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-            folder = new.replace(self.folder(status.attempt_id))
+            folder = new.replace(self.folder(attempt_id))
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
             raise storage_error(error, self.data_dir) from error
         return folder
 
-    def save_status(self, status: AttemptStatus) -> None:
-        """Replace status.json.
-
-        A power cut may lose it: a trial does not survive one, and the end of an attempt is told from its result.
-        """
-        _write_status(self.folder(status.attempt_id), status)
-
     def spec(self, attempt_id: str) -> TrialSpec:
         """What was submitted."""
         return TrialSpec.model_validate_json((self.folder(attempt_id) / attempt_folder.SPEC).read_bytes())
-
-    def status(self, attempt_id: str) -> AttemptStatus | None:
-        """The stored status; None where the file is missing or damaged."""
-        return _read(self.folder(attempt_id) / attempt_folder.STATUS, AttemptStatus, attempt_id)
 
     def result(self, attempt_id: str) -> TrialResult | None:
         """The result; None where there is none yet, or the file is damaged."""
@@ -143,7 +130,7 @@ class AttemptStore:
         if known is not None and known.attempt_id == attempt_id:
             return known
         result = self._unwritten.get(attempt_id)
-        result = result or _read(self.folder(attempt_id) / attempt_folder.RESULT, TrialResult, attempt_id)
+        result = result or _read(self.folder(attempt_id) / attempt_folder.RESULT, attempt_id)
         self._last_result = result or known
         return result
 
@@ -265,7 +252,7 @@ class AttemptStore:
 
     def _thin_out(self, folder: Path) -> None:
         for path in folder.iterdir():
-            if path.name not in (attempt_folder.SPEC, attempt_folder.STATUS, attempt_folder.ACKNOWLEDGED):
+            if path.name not in (attempt_folder.SPEC, attempt_folder.ACKNOWLEDGED):
                 path.unlink()
 
     def _note_pruned(self, attempt_ids: Sequence[str]) -> None:
@@ -308,13 +295,10 @@ class AttemptStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-_Model = TypeVar("_Model", AttemptStatus, TrialResult)
-
-
-def _read(path: Path, model: type[_Model], attempt_id: str) -> _Model | None:
-    """A file of an attempt; None where it is missing, or is damaged, which the log tells."""
+def _read(path: Path, attempt_id: str) -> TrialResult | None:
+    """The result of an attempt; None where it is missing, or is damaged, which the log tells."""
     try:
-        read = model.model_validate_json(path.read_bytes())
+        read = TrialResult.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -350,9 +334,3 @@ def check_id(attempt_id: str) -> None:
         raise InvalidRequestError(
             "An attempt id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit."
         )
-
-
-def _write_status(folder: Path, status: AttemptStatus) -> None:
-    temporary = folder / f".{attempt_folder.STATUS}.tmp"
-    temporary.write_text(status.model_dump_json(indent=1), encoding="utf-8")
-    temporary.replace(folder / attempt_folder.STATUS)

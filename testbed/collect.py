@@ -37,7 +37,6 @@ from testbed.request_sheet import request_sheet, timing
 _NOT_EVIDENCE = frozenset(
     {
         attempt_folder.SPEC,  # the run table has it
-        attempt_folder.STATUS,
         attempt_folder.PROCESS,
         attempt_folder.PROGRESS,  # the phases and the requests' times are in the record
         attempt_folder.RESULT,

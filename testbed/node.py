@@ -25,6 +25,7 @@ from contract.units import PROTOCOL_VERSION
 from testbed.aftermath import Aftermath
 from testbed.attempt_folder import Progress
 from testbed.attempt_store import AttemptStore, check_id
+from testbed.bounded_call import ReadyThread
 from testbed.child_process import RunningTrial
 from testbed.clock import utc_now
 from testbed.log import about_attempt
@@ -53,11 +54,12 @@ class TestbedNode:
         self._store = store
         self._parts = parts
         self._aftermath = Aftermath(store, parts)
-        self._board = StatusBoard(store, parts.clock)
+        self._board = StatusBoard(parts.clock)
         self._changed = self._board.changed  # guards the three below
         self._progress: Progress | None = None
         self._supervisor: Supervisor | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: ReadyThread | None = None
+        self._next_thread = ReadyThread()
         self._submitting = threading.Lock()
         self._describing = threading.Lock()
         self._capabilities: list[Capability] | None = None
@@ -153,7 +155,7 @@ class TestbedNode:
                 version=0,
                 updated_at=started_at,
             )
-            folder = self._store.create(status, spec)
+            folder = self._store.create(attempt_id, spec)
             supervisor = self._supervise(
                 Attempt(attempt_id, spec, folder, started_s, started_at),
                 lambda: self._parts.launcher.start(spec, folder, meters),
@@ -389,10 +391,8 @@ class TestbedNode:
             self._board.put(status)
             self._supervisor = supervisor
             self._progress = None
-            self._thread = threading.Thread(
-                target=self._run, args=(supervisor,), name=f"attempt-{status.attempt_id}", daemon=True
-            )
-            self._thread.start()
+            self._thread, self._next_thread = self._next_thread, ReadyThread()
+            self._thread.run(lambda: self._run(supervisor), f"attempt-{status.attempt_id}")
 
     def _run(self, supervisor: Supervisor) -> None:
         attempt = supervisor.attempt
@@ -415,6 +415,8 @@ class TestbedNode:
         with about_attempt(attempt.attempt_id, attempt.spec.run_id):
             why = result.error.message if result.error else "; ".join(reason.message for reason in result.reasons)
             _log.info("Attempt ended %s%s", result.state.value, f": {why}" if why else "")
+        with self._changed:  # as whoever takes it
+            self._next_thread.prepare()
 
     def _running(self) -> Running | None:
         with self._changed:

@@ -19,9 +19,6 @@ from testbed.supervisor import Attempt
 
 _log = logging.getLogger(__name__)
 
-_VERSION_JUMP = 1000
-"""Steps on the way are not synced: after a restart, go past every version that may have been told."""
-
 
 @dataclass(frozen=True)
 class FoundAttempt:
@@ -77,12 +74,12 @@ def find_again(attempt: Attempt, record: ProcessRecord | None) -> tuple[bool, Ca
 
 
 def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | None:
-    status = store.status(attempt_id)
     result = store.result(attempt_id)
     now_at = utc_now(clock)
-    version = (status.version if status is not None else 0) + _VERSION_JUMP
+    # Past every version that an earlier process told, without a file of them. Where the clock was set back since, a
+    # long poll lasts its full time once.
+    version = int(now_at.timestamp())
     if result is not None:
-        # The last status is not written: the result tells all there is.
         ended = AttemptStatus(
             attempt_id=attempt_id,
             run_id=result.run_id,
@@ -102,7 +99,7 @@ def _find(attempt_id: str, store: AttemptStore, clock: Clock) -> FoundAttempt | 
         attempt_id=attempt_id,
         run_id=spec.run_id,
         spec_sha256=spec.sha256(),
-        state=status.state if status is not None and not status.state.is_final else AttemptState.SUBMITTED,
+        state=AttemptState.SUBMITTED,
         version=version,
         updated_at=now_at,
     )

@@ -1,16 +1,12 @@
-"""Where every attempt is: in memory for those who wait, on disk for the next process."""
+"""Where every attempt is, for those who wait. The next process tells it from the files of the attempt."""
 
-import logging
 import threading
 import time
 
 from contract.errors import AttemptNotFoundError
 from contract.trial_result import AttemptStatus, TrialResult
 from testbed.attempt_folder import Progress
-from testbed.attempt_store import AttemptStore
 from testbed.clock import Clock, utc_now
-
-_log = logging.getLogger(__name__)
 
 COALESCE_S = 0.05
 """Changes that come this soon after one another are answered together: a poll costs both nodes more than the wait."""
@@ -20,16 +16,14 @@ class StatusBoard:
     """The statuses of all attempts that are kept. Thread-safe.
 
     Args:
-        store: takes each change of state.
         clock: labels the changes.
 
     Attributes:
         changed: its lock; held by the node for changes that must be seen together. Notified at every change.
     """
 
-    def __init__(self, store: AttemptStore, clock: Clock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.changed = threading.Condition()
-        self._store = store
         self._clock = clock
         self._statuses: dict[str, AttemptStatus] = {}
         self._is_closing = False
@@ -77,7 +71,7 @@ class StatusBoard:
                 self.changed.wait(end_s - now_s)
 
     def put(self, status: AttemptStatus) -> None:
-        """Add an attempt whose status is on disk already."""
+        """Add an attempt whose files are on disk already."""
         with self.changed:
             self._statuses[status.attempt_id] = status
 
@@ -107,10 +101,6 @@ class StatusBoard:
                 }
             )
             self._statuses[attempt_id] = status
-            if status.state is not before.state and result is None:
-                # Counts are in progress.jsonl already: the disk is left alone in the measured phase. The end is told
-                # by result.json.
-                self._save(status)
             self.changed.notify_all()
 
     def end_waits(self) -> None:
@@ -118,10 +108,3 @@ class StatusBoard:
         with self.changed:
             self._is_closing = True
             self.changed.notify_all()
-
-    def _save(self, status: AttemptStatus) -> None:
-        try:
-            self._store.save_status(status)
-        except OSError:
-            # The trial goes on: its files are what counts, and the status can be told from them after a restart.
-            _log.exception("Attempt %s: its status cannot be written", status.attempt_id)

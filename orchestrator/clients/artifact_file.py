@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -34,21 +35,26 @@ def place_together(contents: Mapping[str, bytes], artifacts: Sequence[ArtifactRe
     Returns:
         The names that are in place.
     """
-    placed: set[str] = set()
-    for artifact in artifacts:
-        content = contents.get(artifact.name)
-        if content is None or len(content) != artifact.size_bytes:
-            continue
-        if hashlib.sha256(content).hexdigest() != artifact.sha256:
-            continue
-        part = _part(folder / artifact.name)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
+    written: dict[Path, Path] = {}
+    with ExitStack() as stack:
+        files = []
+        for artifact in artifacts:
+            content = contents.get(artifact.name)
+            if content is None or len(content) != artifact.size_bytes:
+                continue
+            if hashlib.sha256(content).hexdigest() != artifact.sha256:
+                continue
+            destination = folder / artifact.name
+            written[destination] = part = _part(destination)
+            files.append(stack.enter_context(part.open("wb")))
+            files[-1].write(content)
+            files[-1].flush()
+        # All are there before the first is synced: a file made behind a sync waits for the journal.
+        for file in files:
             os.fsync(file.fileno())
-        part.replace(folder / artifact.name)
-        placed.add(artifact.name)
-    return placed
+    for destination, part in written.items():
+        part.replace(destination)
+    return {destination.name for destination in written}
 
 
 def _part(destination: Path) -> Path:

@@ -319,7 +319,7 @@ def test_a_trial_without_a_record_has_a_reason(
 
 def test_only_evidence_is_listed(tmp_path: Path) -> None:
     write(tmp_path)
-    for name in ("status.json", "process.json", "acknowledged", "result.json", ".result.json.1.tmp"):
+    for name in ("process.json", "acknowledged", "result.json", ".result.json.1.tmp"):
         (tmp_path / name).write_text("x")
     (tmp_path / "link").symlink_to("/etc/passwd")
     (tmp_path / "folder").mkdir()

@@ -236,7 +236,7 @@ class TestArtifacts:
         assert answer.headers["content-range"] == "bytes */1024"
 
     @pytest.mark.parametrize(
-        "name", ["spec.json", "status.json", "..%2Fa1%2Fdata.bin", "%2Fetc%2Fpasswd", "..", "%2e%2e%2f", "data.bin%00"]
+        "name", ["spec.json", "process.json", "..%2Fa1%2Fdata.bin", "%2Fetc%2Fpasswd", "..", "%2e%2e%2f", "data.bin%00"]
     )
     def test_no_path_leads_elsewhere(self, client: httpx.Client, name: str) -> None:
         # Not by httpx, which would tidy the path up.
