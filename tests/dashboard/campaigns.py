@@ -51,7 +51,7 @@ class RunnerConfig(Base):
             workload=WorkloadSpec(
                 name="fake", concurrency=treatment["concurrency"], options={{"n_items": {n_items}}}
             ),
-            meter=MeterSpec(name="fake", period_s=0.1),
+            meter=MeterSpec(name="estimate" if {breaks} else "fake", period_s=0.1),
             baseline_s=0.2,
         )
 """

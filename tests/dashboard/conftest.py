@@ -51,7 +51,7 @@ def _chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = _chromium()
     if path is None:
@@ -63,7 +63,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _begun(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Begun]:
     """What `finished_experiment` waits for, started early: it runs while other tests do."""
     folder = tmp_path_factory.mktemp("finished")
@@ -73,14 +73,14 @@ def _begun(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterat
     end(process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, browser: Browser, _begun: Begun) -> Iterator[Served]:
     """A campaign at work, with `--dashboard`."""
     with running_campaign(tmp_path_factory.mktemp("running")) as page:
         yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished_experiment(_begun: Begun) -> Path:
     """The folder of an experiment that has ended: 12 runs, all done."""
     process, folder = _begun
@@ -88,7 +88,7 @@ def finished_experiment(_begun: Begun) -> Path:
     return folder / "results" / "finished"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(finished_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Its page, which nobody changes."""
     with served(finished_experiment, tmp_path_factory.mktemp("page")) as page:

@@ -17,7 +17,7 @@ SLOW_MS = 60_000
 """The first reading is at the lowest priority: on a busy machine it takes its time."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An experiment whose model answers with markup, whose levels are markup, and whose last run failed."""
     made = Results(tmp_path_factory.mktemp("evil") / "evil", {"prompt": ["plain", EVIL]}, repetitions=2)

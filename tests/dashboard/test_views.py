@@ -42,7 +42,9 @@ def test_live_points_arrive_and_go_on_arriving(running: Served, page_of: PageOf)
     expect(live).to_have_attribute("data-points", re.compile(r"^[1-9]"))
     for _ in range(3):
         expect(live).not_to_have_attribute("data-points", live.get_attribute("data-points") or "")
-    expect(page.locator("#live-charts canvas").first).to_have_attribute("aria-label", re.compile(r"cpu_package .* W"))
+    expect(page.locator("#live-charts canvas").first).to_have_attribute(
+        "aria-label", re.compile(r"cpu_package \(estimate\) .* W")
+    )
     watched.assert_clean()
 
 

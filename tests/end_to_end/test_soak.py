@@ -35,8 +35,8 @@ def test_every_row_is_done(figures: dict[str, Any]) -> None:
 def test_no_file_stays_open_and_no_thread_stays(figures: dict[str, Any]) -> None:
     for name, seen in figures["processes"].items():
         for what in ("n_files", "n_threads"):
-            # Two come and go with a request.
-            assert seen["end"][what] <= seen["start"][what] + 2, (name, what, seen)
+            # Two come and go with a request, and an attempt's four files while they are written.
+            assert seen["end"][what] <= seen["start"][what] + 6, (name, what, seen)
 
 
 def test_no_process_grows_by_what_a_trial_leaves(figures: dict[str, Any]) -> None:

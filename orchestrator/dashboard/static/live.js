@@ -29,20 +29,22 @@
     bed.state = sample.state; bed.nowS = sample.at_s;
     if (sample.marks.length && !bed.isPast) bed.marks = sample.marks;
     bed.done = sample.n_requests_done; bed.n = sample.n_requests;
-    for (const each of sample.series) add(bed, each.domain, each.quantity, each.time_s, each.values);
+    for (const each of sample.series) add(bed, each.domain, each.quantity, each.time_s, each.values, each.source);
     if (!bed.isPast && !sample.series.some((each) => each.quantity === "temp_c")) {
       for (const each of sample.temperatures) add(bed, each.sensor, "temp_c", [sample.at_s], [each.temp_c]);
     }
     schedule();
   }
-  function add(bed, domain, quantity, times, values) {
+  function add(bed, domain, quantity, times, values, source) {
     if (!times.length) return;
     const key = `${quantity} ${domain}`;
     let found = bed.series.get(key);
     if (!found) {
       if (bed.series.size >= MAX_SERIES) return;
       if (!bed.colors.has(domain)) bed.colors.set(domain, bed.colors.size % 8); // a device has one colour in all charts
-      found = { domain, quantity, color: bed.colors.get(domain), times: [], values: [] };
+      // A model's figure is never shown without the word.
+      const label = source === "estimate" && quantity === "power_w" ? `${domain} (estimate)` : domain;
+      found = { domain, label, quantity, color: bed.colors.get(domain), times: [], values: [] };
       bed.series.set(key, found);
     }
     const scale = quantity === "utilisation" ? 100 : 1;
@@ -112,7 +114,7 @@
     const lines = series.map((each) => ({ color: `--c${each.color}`, times: each.times.map((t) => t - zero), values: each.values }));
     legend(place.firstChild, title, series, unit);
     const canvas = place.lastChild;
-    canvas.setAttribute("aria-label", `${title}: ${series.map((each) => `${each.domain} ${told(each)} ${unit}`).join(", ")}`);
+    canvas.setAttribute("aria-label", `${title}: ${series.map((each) => `${each.label} ${told(each)} ${unit}`).join(", ")}`);
     StripChart.draw(canvas, { series: lines, bands: marks, from: from - zero, to: Math.max(to, from + 2) - zero, unit, least, floor: quantity === "power_w" || quantity === "utilisation" ? 0 : null });
   }
   function told(each) {
@@ -120,7 +122,7 @@
     return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
   }
   function legend(head, title, series, unit) {
-    const names = series.map((each) => each.domain).join("|");
+    const names = series.map((each) => each.label).join("|");
     if (head.dataset.names !== names) {
       head.dataset.names = names;
       head.replaceChildren();
@@ -134,7 +136,7 @@
         head.append(key);
       });
     }
-    series.forEach((each, i) => { head.children[i + 1].lastChild.textContent = `${each.domain} ${told(each)} ${unit}`; });
+    series.forEach((each, i) => { head.children[i + 1].lastChild.textContent = `${each.label} ${told(each)} ${unit}`; });
   }
   JB.listen("telemetry", take);
   document.addEventListener("jb-theme", schedule);
