@@ -50,7 +50,8 @@ def test_no_process_grows_by_what_a_trial_leaves(figures: dict[str, Any]) -> Non
 
 def test_what_was_fetched_does_not_stay_on_the_testbed(figures: dict[str, Any]) -> None:
     start, end = figures["data_folder"]["start"], figures["data_folder"]["end"]
-    assert end["n_attempts"] <= KEPT + 2
+    # Up to a third more than are kept, as they are deleted several at a time, and those in flight.
+    assert end["n_attempts"] <= KEPT + KEPT // 3 + 2
     # Of the same number of attempts; the room that is kept for a full disk is in both.
     assert end["n_bytes"] <= 1.5 * start["n_bytes"]
 
