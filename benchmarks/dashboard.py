@@ -210,7 +210,7 @@ def fill(folder: Path, plan: Plan) -> None:
 
 def tell(what: str, times_s: list[float]) -> None:
     worst, median = max(times_s) * 1e3, statistics.median(times_s) * 1e3
-    print(f"  {what:46s} {median:8.0f} {worst:8.0f}", flush=True)
+    print(f"  {what:74s} {median:8.0f} {worst:8.0f}", flush=True)
 
 
 def timed_s(work: Callable[[], object]) -> float:
@@ -285,6 +285,53 @@ def measure_page(page: Page, url: str, times: int) -> None:
         tell(what, found)
 
 
+# From the choice until two frames after the new content is there, without the figures, which follow one by one.
+_COMPARISON = """async ([selector, kind, value, place]) => {
+  const element = document.querySelector(selector), begin = performance.now();
+  const changed = new Promise((resolve) => {
+    const observer = new MutationObserver(() => { observer.disconnect(); resolve(); });
+    observer.observe(document.getElementById(place), { childList: true });
+  });
+  element.value = value;
+  element.dispatchEvent(new Event(kind, { bubbles: true }));
+  await changed;
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  return performance.now() - begin;
+}"""
+
+
+def measure_comparison(page: Page, url: str, times: int) -> None:
+    """Choices and pairs, while the figures of the choice before may still be on their way."""
+    page.goto(f"{url}/comparison")
+    page.wait_for_selector("#plots .main-svg", timeout=120_000)
+    page.wait_for_timeout(5000)
+    labels = page.evaluate("[...document.querySelectorAll('#treatments option')].map((each) => each.value)")
+    actions: dict[str, list[tuple[str, str, str, str]]] = {
+        "comparison: choose a level": [
+            ("select[name='factor.model']", "input", f"model-{i % 10}", "view") for i in range(times)
+        ],
+        "comparison: sort": [("select[name='sort']", "input", ("edp", "energy")[i % 2], "view") for i in range(times)],
+        "comparison: 200 rows, 20 rows": [
+            ("select[name='limit']", "input", ("200", "20")[i % 2], "view") for i in range(times)
+        ],
+        "comparison: search (with its pause of 180 ms)": [
+            ("#choice input[type='search']", "input", f"model-{i % 10}", "view") for i in range(times)
+        ],
+        "comparison: another pair": [("#pair-second", "change", labels[7 * i + 1], "pair") for i in range(times)],
+    }
+    page.evaluate(f"document.getElementById('pair-first').value = {json.dumps(labels[0])}")
+    for what, calls in actions.items():
+        for pause_ms, said in ((3000, ""), (400, ", figures still on their way")):
+            found = []
+            for call in calls:
+                found.append(page.evaluate(_COMPARISON, list(call)) / 1e3)
+                page.wait_for_timeout(pause_ms)
+            tell(what + said, found)
+        if "level" in what:
+            page.select_option("select[name='factor.model']", "")
+            page.wait_for_timeout(3000)
+
+
 def main() -> None:
     """Fill, serve, measure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
@@ -298,7 +345,7 @@ def main() -> None:
         fill(folder, plan_of(options.runs, options.treatments))
     size_mib = (folder / "run_table.sqlite").stat().st_size / 2**20
     print(f"{options.runs} runs of {options.treatments} treatments, run table of {size_mib:.0f} MiB")
-    print(f"  {'':46s} {'median':>8s} {'worst':>8s}   ms")
+    print(f"  {'':74s} {'median':>8s} {'worst':>8s}   ms")
     measure_server(folder, options.times)
     ready = folder / "page.json"
     ready.unlink(missing_ok=True)
@@ -313,7 +360,9 @@ def main() -> None:
             path = shutil.which("chromium") or shutil.which("chromium-browser")
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 800})
-            measure_page(page, str(json.loads(ready.read_text())["url"]), options.times)
+            url = str(json.loads(ready.read_text())["url"])
+            measure_page(page, url, options.times)
+            measure_comparison(page, url, options.times)
             browser.close()
     finally:
         process.terminate()

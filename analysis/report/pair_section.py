@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from analysis.inference.dunn import DunnPair, dunn
-from analysis.inference.effect_size import effect_size
+from analysis.inference.effect_size import N_RESAMPLES, effect_size
 from analysis.inference.power import coefficient_of_variation, repetitions_needed
 from analysis.inference.sample import treatment_means
 from analysis.report.document import Table, Text
@@ -22,7 +22,13 @@ _DIFFERENCE = 0.05
 
 
 def pair_tables(
-    frame: "pl.DataFrame", response: str, treatment: str, factors: Sequence[str], found: Found, seed: int
+    frame: "pl.DataFrame",
+    response: str,
+    treatment: str,
+    factors: Sequence[str],
+    found: Found,
+    seed: int,
+    n_resamples: int = N_RESAMPLES,
 ) -> Iterator[Table]:
     """Every pair of treatments where they are few; else of the levels of each factor, over treatment means.
 
@@ -33,26 +39,31 @@ def pair_tables(
         factors: columns of levels.
         found: takes warnings and methods.
         seed: of the bootstrap.
+        n_resamples: of the same.
     """
     if frame[treatment].n_unique() <= _MAX_PAIRED:
-        yield from _table(frame, response, treatment, "treatments, over runs", found, seed)
+        yield from _table(frame, response, treatment, "treatments, over runs", found, seed, n_resamples)
         return
     means = found.attempt(treatment_means, frame, [response], list(factors))
     if means is None:
         return
     for name in factors:
         if means[name].n_unique() >= 2:
-            yield from _table(means, response, name, f"levels of {name}, over treatment means", found, seed)
+            yield from _table(
+                means, response, name, f"levels of {name}, over treatment means", found, seed, n_resamples
+            )
 
 
-def _table(frame: "pl.DataFrame", response: str, factor: str, what: str, found: Found, seed: int) -> Iterator[Table]:
+def _table(
+    frame: "pl.DataFrame", response: str, factor: str, what: str, found: Found, seed: int, n_resamples: int
+) -> Iterator[Table]:
     test = found.attempt(dunn, frame, response, factor)
     if test is None:
         return
     values: dict[str, list[float]] = {}
     for level, joules in zip(frame[factor].to_list(), frame[response].to_list(), strict=True):
         values.setdefault(str(level), []).append(joules)
-    rows = tuple(_row(pair, values[pair.first], values[pair.second], found, seed) for pair in test.pairs)
+    rows = tuple(_row(pair, values[pair.first], values[pair.second], found, seed, n_resamples) for pair in test.pairs)
     yield Table(
         f"Pairs of {what}: Dunn's test with effect sizes",
         ("first", "second", "ratio of means", "z", "p", "adjusted p", "Cliff's δ", "95 % of δ"),
@@ -65,11 +76,13 @@ def _table(frame: "pl.DataFrame", response: str, factor: str, what: str, found: 
     )
 
 
-def _row(pair: DunnPair, first: list[float], second: list[float], found: Found, seed: int) -> tuple[str, ...]:
+def _row(
+    pair: DunnPair, first: list[float], second: list[float], found: Found, seed: int, n_resamples: int
+) -> tuple[str, ...]:
     mean_first, mean_second = statistics.fmean(first), statistics.fmean(second)
     delta, interval = NOT_MEASURED, NOT_MEASURED
     if min(len(first), len(second)) >= 2:
-        size = effect_size(first, second, names=(pair.first, pair.second), seed=seed)
+        size = effect_size(first, second, names=(pair.first, pair.second), n_resamples=n_resamples, seed=seed)
         delta = f"{size.cliffs_delta:+.2f} {size.magnitude}"
         interval = bracket(size.delta_low, size.delta_high, 2)
         found.methods.append(size.method)

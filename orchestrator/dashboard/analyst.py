@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.dashboard.settled import settle
+
 LOWEST_PRIORITY = 19
 
 
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     from contract.errors import JouleBedError
-    from orchestrator.dashboard.comparison_view import Choice, Comparison
+    from orchestrator.dashboard.comparison_view import FIGURES, Choice, Comparison
 
     try:
         comparison = Comparison(Path(arguments[0]))
@@ -38,13 +40,14 @@ def main(arguments: list[str]) -> int:
         first = {
             "overview": comparison.overview(),
             "tables": comparison.tables(everything),
-            "figures": comparison.figures(everything),
+            "figures": {name: comparison.figure(everything, name) for name in FIGURES},
         }
     except JouleBedError as error:
         _say(answers, {"failed": error.message, "cost_s": time.monotonic() - begun_s})
         return 0
     _say(answers, {**first, "cost_s": time.monotonic() - begun_s})
     _warm_up(comparison)
+    settle()
     for line in sys.stdin:
         try:
             _say(answers, {"answer": _answer(comparison, json.loads(line))})
@@ -74,17 +77,20 @@ def end_with(parent: int) -> None:
 def _answer(comparison: Any, question: dict[str, Any]) -> dict[str, Any]:
     from contract.errors import UsageError
     from orchestrator.dashboard.comparison_view import Choice
-    from orchestrator.dashboard.pair_view import pair
+    from orchestrator.dashboard.pair_view import pair, pair_figure
 
-    if question["do"] == "pair":
+    if question["do"] in ("pair", "pair_figure"):
         n = len(comparison.summary.treatments)
         if not all(0 <= question[name] < n for name in ("first", "second")):
             raise UsageError(f"There is no such treatment: they are numbered from 0 to {n - 1}.")
-        return pair(comparison.summary, question["first"], question["second"])
+        view = pair if question["do"] == "pair" else pair_figure
+        return view(comparison.summary, question["first"], question["second"])
     choice = question["choice"]
     levels = tuple((str(name), str(level)) for name, level in choice["levels"])
     which = Choice(choice["words"], levels, choice["sort"], choice["limit"])
-    found: dict[str, Any] = comparison.figures(which) if question["do"] == "figures" else comparison.tables(which)
+    found: dict[str, Any] = (
+        comparison.figure(which, question["name"]) if question["do"] == "figure" else comparison.tables(which)
+    )
     return found
 
 

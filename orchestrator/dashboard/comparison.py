@@ -1,7 +1,7 @@
 """The comparison: energy, accuracy and both together, by treatment; and two treatments side by side."""
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -20,6 +20,9 @@ SORTS = {
     "edp": "least energy-delay product first",
     "accuracy": "most accurate first",
 }
+FigureName = Literal["energy", "token", "accuracy", "pareto", "edp"]
+"""In the order of the page; `comparison_view.FIGURES` draws them."""
+
 _MAX_WORDS = 200
 _MAX_LEVELS = 40
 
@@ -47,6 +50,7 @@ def comparison_routes(board: Dashboard) -> APIRouter:
             share=SHARE,
             sorts=SORTS,
             limits=LIMITS,
+            figures=get_args(FigureName),
         )
 
     @router.get("/api/comparison")
@@ -59,12 +63,6 @@ def comparison_routes(board: Dashboard) -> APIRouter:
     async def overview(request: Request) -> HTMLResponse:
         return board.page(request, "comparison_overview.html.j2", first=desk.first, status_of=desk.status())
 
-    async def asked(what: str, choice: dict[str, Any]) -> dict[str, Any]:
-        if choice == _ALL and desk.first is not None:
-            found: dict[str, Any] = desk.first[what]
-            return found
-        return await desk.ask({"do": what, "choice": choice})
-
     @router.get("/comparison/tables")
     async def tables(
         request: Request,
@@ -75,22 +73,34 @@ def comparison_routes(board: Dashboard) -> APIRouter:
         """Numbers and ranking of some treatments, as a part of the page."""
         choice = choice_of(request, q, sort, limit)
         is_filtered = bool(q.strip() or choice["levels"])
-        found = await asked("tables", choice)
+        if choice == _ALL and desk.first is not None:
+            found = desk.first["tables"]
+        else:
+            found = await desk.ask({"do": "tables", "choice": choice})
         return board.page(request, "comparison_tables.html.j2", view=found, is_filtered=is_filtered)
 
-    @router.get("/api/comparison/figures")
-    async def figures(
+    @router.get("/api/comparison/figures/{name}")
+    async def figure(
         request: Request,
+        name: FigureName,
         q: Annotated[str, Query(max_length=_MAX_WORDS)] = "",
         sort: str = "design",
         limit: int = LIMITS[0],
     ) -> dict[str, Any]:
-        return await asked("figures", choice_of(request, q, sort, limit))
+        choice = choice_of(request, q, sort, limit)
+        if choice == _ALL and desk.first is not None:
+            found: dict[str, Any] = desk.first["figures"][name]
+            return found
+        return await desk.ask({"do": "figure", "name": name, "choice": choice})
 
     @router.get("/comparison/pair")
     async def pair(request: Request, first: int, second: int) -> HTMLResponse:
         found = await desk.ask({"do": "pair", "first": first, "second": second})
         return board.page(request, "comparison_pair.html.j2", pair=found)
+
+    @router.get("/api/comparison/pair/figure")
+    async def pair_figure(first: int, second: int) -> dict[str, Any]:
+        return await desk.ask({"do": "pair_figure", "first": first, "second": second})
 
     return router
 

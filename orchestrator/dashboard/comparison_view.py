@@ -83,6 +83,44 @@ class Choice:
         return not self.words.strip() and not self.levels
 
 
+def _points(column: str, axis: str) -> "_Draw":
+    said = "Points are runs, diamonds their means with 95 % intervals; the table has the numbers."
+    return lambda shown, every, more: (interactive_points(shown, column, axis, max_points=MAX_POINTS), said + more)
+
+
+def _accuracy(shown: Summary, every: Summary, more: str) -> "tuple[Figure, str]":
+    said = "Share of right answers by gold label, with the 95 % Wilson interval; the short line is guessing."
+    return interactive_accuracy(shown), said + more
+
+
+def _front(shown: Summary, every: Summary, more: str) -> "tuple[Figure, str]":
+    n = len(every.treatments)
+    cut = f" The first {MAX_FRONT} of {n} treatments are drawn." if n > MAX_FRONT else ""
+    drawn = interactive_pareto(replace(every, treatments=every.treatments[:MAX_FRONT]))
+    return drawn, (
+        "Means with 95 % intervals. On the front no other treatment needs less energy and is more accurate; it is one "
+        "of means, so near neighbours may change places. Treatments of different tasks answer different "
+        f"questions.{cut}"
+    )
+
+
+def _edp(shown: Summary, every: Summary, more: str) -> "tuple[Figure, str]":
+    said = "Energy times time of the measured phase, the smallest on top. Ranks compare only the same work."
+    return interactive_edp(shown), said + more
+
+
+_Draw = Callable[[Summary, Summary, str], "tuple[Figure, str]"]
+
+FIGURES: dict[str, _Draw] = {
+    "energy": _points("energy_j", "energy of the measured phase (J)"),
+    "token": _points("energy_per_output_token_j", "energy per output token (J/token)"),
+    "accuracy": _accuracy,
+    "pareto": _front,
+    "edp": _edp,
+}
+"""Name -> draws the treatments that are shown, of those that fit the choice; in the order of the page."""
+
+
 class Comparison:
     """One reading of an experiment.
 
@@ -154,68 +192,32 @@ class Comparison:
             "ranking": ranking,
         }
 
-    def figures(self, choice: Choice) -> dict[str, Any]:
-        """The figures of some treatments, which take longer; what cannot be drawn is said in words.
+    def figure(self, choice: Choice, name: str) -> dict[str, Any]:
+        """One figure of some treatments. Each is asked for by itself: a table waits for one at most.
 
         Args:
             choice: which.
+            name: one of `FIGURES`.
+
+        Returns:
+            `name` with plotly's JSON in `figure` and its `text`; or with `missing`: why it cannot be drawn.
         """
         rows = self.chosen(choice)
-        n_drawn = min(choice.limit, MAX_DRAWN)
-        drawn, missing = self._figures(self._only(rows[:n_drawn]), self._only(rows))
-        return {"figures": drawn, "missing": missing}
+        if not rows:
+            return {"name": name, "missing": ""}
+        shown, every = self._only(rows[: min(choice.limit, MAX_DRAWN)]), self._only(rows)
+        rest = len(every.treatments) - len(shown.treatments)
+        more = f" The first {len(shown.treatments)} of {len(every.treatments)} treatments are drawn." if rest else ""
+        try:
+            drawn, said = FIGURES[name](shown, every, more)
+        except UsageError as error:
+            return {"name": name, "missing": error.message}
+        return {"name": name, "figure": slim(json.loads(drawn.to_json())), "text": said}
 
     def _only(self, rows: list[TreatmentSummary]) -> Summary:
         n_counted = sum(row.n_counted for row in rows)
         n_planned = sum(row.n_planned for row in rows)
         return replace(self.summary, treatments=tuple(rows), n_counted=n_counted, n_planned=n_planned)
-
-    def _figures(self, shown: Summary, every: Summary) -> tuple[list[dict[str, Any]], list[str]]:
-        found: list[dict[str, Any]] = []
-        missing: list[str] = []
-
-        def draw(name: str, said: str, make: "Callable[[], Figure]") -> None:
-            try:
-                found.append({"name": name, "figure": slim(json.loads(make().to_json())), "text": said})
-            except UsageError as error:
-                missing.append(error.message)
-
-        if not shown.treatments:
-            return [], []
-        rest = len(every.treatments) - len(shown.treatments)
-        more = f" The first {len(shown.treatments)} of {len(every.treatments)} treatments are drawn." if rest else ""
-        draw(
-            "energy",
-            f"Points are runs, diamonds their means with 95 % intervals; the table has the numbers.{more}",
-            lambda: interactive_points(shown, max_points=MAX_POINTS),
-        )
-        draw(
-            "token",
-            f"Points are runs, diamonds their means with 95 % intervals; the table has the numbers.{more}",
-            lambda: interactive_points(
-                shown, "energy_per_output_token_j", "energy per output token (J/token)", max_points=MAX_POINTS
-            ),
-        )
-        draw(
-            "accuracy",
-            f"Share of right answers by gold label, with the 95 % Wilson interval; the short line is guessing.{more}",
-            lambda: interactive_accuracy(shown),
-        )
-        front = every if len(every.treatments) <= MAX_FRONT else self._only(list(every.treatments[:MAX_FRONT]))
-        cut = "" if front is every else f" The first {MAX_FRONT} of {len(every.treatments)} treatments are drawn."
-        draw(
-            "pareto",
-            "Means with 95 % intervals. On the front no other treatment needs less energy and is more accurate; it is "
-            f"one of means, so near neighbours may change places. Treatments of different tasks answer different "
-            f"questions.{cut}",
-            lambda: interactive_pareto(front),
-        )
-        draw(
-            "edp",
-            f"Energy times time of the measured phase, the smallest on top. Ranks compare only the same work.{more}",
-            lambda: interactive_edp(shown),
-        )
-        return found, missing
 
     def _table(self, shown: Summary) -> dict[str, Any]:
         mixed = self.summary.is_estimate and len(self.summary.methods) > 1

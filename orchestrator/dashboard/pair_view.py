@@ -28,6 +28,9 @@ QUANTITIES = (
 
 _SEED = 0
 
+_N_RESAMPLES = 999
+"""Of the interval of Cliff's delta; fewer than the report's, so that the answer is there at once."""
+
 
 def pair(summary: Summary, first: int, second: int) -> dict[str, Any]:
     """Hold two treatments against each other.
@@ -45,11 +48,6 @@ def pair(summary: Summary, first: int, second: int) -> dict[str, Any]:
         row = _row(a, b, name, found)
         if row is not None:
             rows.append([f"{words}{', estimate' if is_estimate and is_energy else ''}", *row])
-    only = replace(summary, treatments=(a, b))
-    try:
-        figure: dict[str, Any] | None = slim(json.loads(interactive_points(only, max_points=MAX_POINTS).to_json()))
-    except UsageError:
-        figure = None
     return {
         "first": _side(a, first),
         "second": _side(b, second),
@@ -63,9 +61,26 @@ def pair(summary: Summary, first: int, second: int) -> dict[str, Any]:
         "rows": rows,
         "warnings": list(dict.fromkeys([*found.warnings, *found.refusals]))[:6],
         "methods": list(dict.fromkeys(found.methods))[:2],
-        "figure": figure,
         "is_estimate": is_estimate,
     }
+
+
+def pair_figure(summary: Summary, first: int, second: int) -> dict[str, Any]:
+    """The runs of two treatments, drawn.
+
+    Args:
+        summary: of all treatments.
+        first: place of a treatment in it.
+        second: place of the other.
+
+    Returns:
+        Plotly's JSON in `figure`; None where it cannot be drawn.
+    """
+    only = replace(summary, treatments=(summary.treatments[first], summary.treatments[second]))
+    try:
+        return {"figure": slim(json.loads(interactive_points(only, max_points=MAX_POINTS).to_json()))}
+    except UsageError:
+        return {"figure": None}
 
 
 def _row(a: TreatmentSummary, b: TreatmentSummary, name: str, found: Found) -> list[str] | None:
@@ -87,7 +102,7 @@ def _row(a: TreatmentSummary, b: TreatmentSummary, name: str, found: Found) -> l
 
 def _tests(values: dict[str, list[float]], found: Found) -> list[tuple[str, ...]]:
     """The report's own table of pairs, of one pair."""
-    tables = list(pair_tables(_frame(values), "value", "treatment", [], found, _SEED))
+    tables = list(pair_tables(_frame(values), "value", "treatment", [], found, _SEED, _N_RESAMPLES))
     return [row for table in tables for row in table.rows]
 
 

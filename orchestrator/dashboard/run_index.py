@@ -129,6 +129,8 @@ class RunIndex:
         self._codes: Counter[str] = Counter()
         self.factors: tuple[str, ...] = ()
         self.version = 0
+        self.n_read = 0
+        """Rows made so far."""
 
     def forget(self) -> None:
         """Read everything anew: the run table's file is another one."""
@@ -193,6 +195,7 @@ class RunIndex:
             if run_id in states:
                 attempts = sorted(self._attempts.get(run_id, {}).values(), key=lambda each: each.number)
                 row = _row(position, run_id, treatment, repetition, states[run_id], attempts, exclusion)
+                self.n_read += 1
             elif row is not None and row.exclusion != exclusion:
                 row = replace(row, exclusion=exclusion)
             if row is not None:

@@ -14,6 +14,7 @@ from contract.errors import JouleBedError
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.glance import Glance, glance
 from orchestrator.dashboard.run_index import RunIndex
+from orchestrator.dashboard.settled import settle
 from orchestrator.dashboard.standing_store import require_store
 from orchestrator.store.schema import EVENT
 
@@ -32,6 +33,9 @@ UNWATCHED_S = 20.0
 """Between two looks while none is."""
 
 _CURVE_POINTS = 1500
+
+_SETTLED_ROWS = 2000
+"""Rows read since memory was settled last: those of a large experiment at the start, of a small one never."""
 
 
 @dataclass
@@ -73,6 +77,7 @@ class CampaignWatch:
         self._looked_s = float("-inf")
         self._inode = self._file_now()
         self._mark: object = None
+        self._n_settled = 0
         self.index = RunIndex(board.store)
         self.curves: dict[str, GateCurve] = {}
         self.n_watching = 0
@@ -165,6 +170,9 @@ class CampaignWatch:
             self.index.forget()
         before, self._glance = self._glance, glance(self._board, self.index)
         self._looked_s = self._clock()
+        if self.index.n_read - self._n_settled >= _SETTLED_ROWS:
+            self._n_settled = self.index.n_read
+            settle()
         for cooldown in self._glance.cooldowns:
             if cooldown.temp_c is not None:
                 # The driver's reading is of its last write; it is at most some seconds old.

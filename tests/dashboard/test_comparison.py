@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from starlette.testclient import TestClient
@@ -18,8 +18,8 @@ from analysis.summary import summarise
 from contract.errors import JouleBedError, UsageError
 from contract.trial_result import EnergyMethod
 from orchestrator.dashboard.app import create_app
-from orchestrator.dashboard.comparison import fingerprint
-from orchestrator.dashboard.comparison_view import MAX_DRAWN, Choice, Comparison
+from orchestrator.dashboard.comparison import FigureName, fingerprint
+from orchestrator.dashboard.comparison_view import FIGURES, MAX_DRAWN, Choice, Comparison
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.desk import SHARE, Desk
 from orchestrator.dashboard.pair_view import pair
@@ -61,8 +61,12 @@ def test_table_has_the_numbers_of_the_summary(results: Results, comparison: Comp
     assert (overview["n_counted"], overview["n_treatments"], overview["is_estimate"]) == (18, 6, False)
 
 
+def test_the_page_asks_for_the_figures_there_are() -> None:
+    assert get_args(FigureName) == tuple(FIGURES)
+
+
 def test_figures_show_each_run_and_the_front(comparison: Comparison) -> None:
-    found = {each["name"]: each["figure"] for each in comparison.figures(Choice())["figures"]}
+    found = {name: comparison.figure(Choice(), name)["figure"] for name in FIGURES}
     assert list(found) == ["energy", "token", "accuracy", "pareto", "edp"]
     points = sum(len(trace["x"]) for trace in found["energy"]["data"][:-1])
     assert points == 18
@@ -81,7 +85,7 @@ def test_choice_filters_sorts_and_limits(comparison: Comparison) -> None:
     assert [row["id"] for row in found["table"]["rows"]] == [4]
     nothing = comparison.tables(Choice(words="nothing like that"))
     assert (nothing["n_matching"], nothing["table"]["rows"]) == (0, [])
-    assert comparison.figures(Choice(words="nothing like that"))["figures"] == []
+    assert comparison.figure(Choice(words="nothing like that"), "energy") == {"name": "energy", "missing": ""}
 
 
 def test_ranking_explains_each_configuration(comparison: Comparison) -> None:
@@ -136,7 +140,7 @@ def test_an_estimate_never_lacks_the_word(tmp_path: Path) -> None:
         "EDP, J·s, estimate",
     ]
     assert all("estimate" in name for name in tables["ranking"]["header"][:2])
-    for each in comparison.figures(Choice())["figures"]:
+    for each in [comparison.figure(Choice(), name) for name in FIGURES]:
         if each["name"] != "accuracy":
             assert "estimate" in each["figure"]["layout"]["meta"]["title"]
             assert "estimate" in each["figure"]["layout"]["xaxis"]["title"]["text"]
@@ -149,7 +153,8 @@ def test_an_estimate_never_lacks_the_word(tmp_path: Path) -> None:
 def test_many_treatments_are_bounded_and_say_so(tmp_path: Path) -> None:
     made = Results(tmp_path / "many", {"threads": list(range(MAX_DRAWN + 5))}, repetitions=1)
     made.succeed_all(lambda treatment, _: {"energy_j": 10.0 + treatment["threads"]})
-    found = {each["name"]: each for each in Comparison(made.folder).figures(Choice(limit=200))["figures"]}
+    read = Comparison(made.folder)
+    found = {name: read.figure(Choice(limit=200), name) for name in ("energy", "pareto")}
     assert len(found["energy"]["figure"]["data"][-1]["x"]) == MAX_DRAWN
     assert f"first {MAX_DRAWN} of {MAX_DRAWN + 5}" in found["energy"]["text"]
     assert sum(len(trace["x"]) for trace in found["pareto"]["figure"]["data"][:-1]) >= MAX_DRAWN + 5
@@ -251,7 +256,10 @@ def test_pages_of_the_comparison(client: TestClient) -> None:
     page = client.get("/comparison").text
     assert "In short" in page and EVIL not in page
     assert client.get("/api/comparison").json()["n_counted"] == 18
-    assert client.get("/api/comparison/figures?sort=edp").json()["figures"][0]["name"] == "energy"
+    assert client.get("/api/comparison/figures/energy?sort=edp").json()["figure"]["data"]
+    assert client.get("/api/comparison/figures/token").json()["name"] == "token"
+    assert client.get("/api/comparison/figures/weather").status_code == 422
+    assert client.get("/api/comparison/pair/figure?first=0&second=3").json()["figure"]["data"]
     assert "takes less energy" in client.get("/comparison/pair?first=0&second=3").text
     assert client.get("/comparison/pair?first=0&second=99").status_code == 400
     assert client.get(f"/comparison/tables?q={'x' * 300}").status_code == 422

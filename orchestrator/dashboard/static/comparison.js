@@ -67,9 +67,7 @@
       $("matching-line").textContent = $("matching").textContent;
       $("matching").remove();
       node.removeAttribute("aria-busy");
-      const found = await JB.getJson(`/api/comparison/figures?${choiceQuery()}`, { signal });
-      if (signal.aborted) return;
-      await drawAll(found, signal);
+      await drawAll(signal);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof JB.Refusal)) throw error;
@@ -77,20 +75,27 @@
     }
     node.removeAttribute("aria-busy"); plots.removeAttribute("aria-busy");
   }
-  // Figures that stay are drawn anew in their place: quicker, and nothing jumps.
-  async function drawAll({ figures, missing }, signal) {
-    const plots = $("plots"), names = new Set(figures.map((each) => each.name));
-    for (const box of [...plots.children]) if (!names.has(box.dataset.name)) { JBFigure.forget(box.querySelector(".plot")); box.remove(); }
-    $("not-drawn").replaceChildren(...missing.map((said) => Object.assign(document.createElement("p"), { className: "soft", textContent: `Not drawn: ${said}` })));
-    plots.removeAttribute("aria-busy");
-    for (const each of figures) {
-      let box = plots.querySelector(`[data-name="${each.name}"]`);
-      if (!box) { box = Object.assign(document.createElement("section"), { className: "card" }); box.dataset.name = each.name; }
+  // One after the other, so that a table that is asked for meanwhile waits for one at most. Figures that stay are drawn
+  // anew in their place: quicker, and nothing jumps.
+  async function drawAll(signal) {
+    const plots = $("plots"), not = [], asked = choiceQuery();
+    for (const name of start.figures) {
+      const each = await JB.getJson(`/api/comparison/figures/${name}?${asked}`, { signal });
+      if (signal.aborted) return;
+      let box = plots.querySelector(`[data-name="${name}"]`);
+      if (!each.figure) {
+        if (box) { JBFigure.forget(box.querySelector(".plot")); box.remove(); }
+        if (each.missing) not.push(Object.assign(document.createElement("p"), { className: "soft", textContent: `Not drawn: ${each.missing}` }));
+        continue;
+      }
+      if (!box) { box = Object.assign(document.createElement("section"), { className: "card" }); box.dataset.name = name; }
       plots.append(box);
       await JBFigure.into(box, { ...each, isLazy: true });
       await new Promise((resolve) => setTimeout(resolve)); // let the page breathe between two figures
       if (signal.aborted) return;
     }
+    $("not-drawn").replaceChildren(...not);
+    plots.removeAttribute("aria-busy");
   }
   let typing = 0;
   $("choice").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { remember(); showView(); }, event.target.type === "search" ? 180 : 0); });
@@ -112,12 +117,15 @@
     [first, second].forEach((i, at) => { sides[at].value = treatments[i]; });
     remember();
     if (pairAborting) pairAborting.abort();
-    pairAborting = new AbortController();
+    const { signal } = (pairAborting = new AbortController());
     node.setAttribute("aria-busy", "true");
-    try { node.innerHTML = await JB.getText(`/comparison/pair?first=${first}&second=${second}`, { signal: pairAborting.signal }); }
-    catch (error) { if (pairAborting.signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); node.removeAttribute("aria-busy"); return; }
+    try { node.innerHTML = await JB.getText(`/comparison/pair?first=${first}&second=${second}`, { signal }); }
+    catch (error) { if (signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); node.removeAttribute("aria-busy"); return; }
     node.removeAttribute("aria-busy");
-    if ($("pair-figure")) await JBFigure.into($("pair-plot"), { figure: JSON.parse($("pair-figure").textContent), text: "Points are runs, diamonds means with 95 % intervals; the table above has the numbers.", level: "h3" });
+    let drawn;
+    try { drawn = await JB.getJson(`/api/comparison/pair/figure?first=${first}&second=${second}`, { signal }); }
+    catch (error) { if (signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); return; }
+    if (drawn.figure && !signal.aborted) await JBFigure.into($("pair-plot"), { figure: drawn.figure, text: "Points are runs, diamonds means with 95 % intervals; the table above has the numbers.", level: "h3" });
   }
   $("pair-form").addEventListener("change", showPair);
   $("pair-form").addEventListener("submit", (event) => { event.preventDefault(); showPair(); });
