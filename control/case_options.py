@@ -1,6 +1,7 @@
 """A serving case from the command line, and from the folder of an earlier training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def kept_case(folder: Path, table: ServiceTable | None = None, **changed: Any) -
     """
     try:
         stored = json.loads((folder / CASE).read_text(encoding="utf-8"))
-        own = read_service_table(folder / TABLE) if table is None else table
+        own = table or replace(read_service_table(folder / TABLE), source=stored["table"])
         arguments = {**stored["arguments"], **{name: value for name, value in changed.items() if value is not None}}
         return case_of(own, **arguments), float(stored["slo_share"])
     except (OSError, ValueError, KeyError, TypeError) as error:

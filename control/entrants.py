@@ -14,6 +14,8 @@ from testbed.policies.registry import POLICIES
 
 RULES = ("deadline", "deadline_energy")
 OTHERS = ("dvfs_only", "batch_only", "reactive", "token_aware", "dynamo_like")
+CONSTANT = "constant"
+"""How the label of the best constant setting begins."""
 _CONSTANT_SEEDS = 8
 
 
@@ -35,14 +37,14 @@ def baselines(case: ServingCase, slo_share: float) -> list[Entrant]:
             case,
             "fixed_clock",
             "baseline",
-            f"best constant: {clock_mhz:g} MHz, batch <= {batch}",
+            f"{CONSTANT} {clock_mhz:g} MHz, <= {batch}",
             clock_mhz=clock_mhz,
             max_batch=batch,
         ),
         *(_entrant(case, name, "rule") for name in RULES),
         *(_entrant(case, name, "baseline") for name in OTHERS),
         # What is left of a policy that may choose only one of the two.
-        _entrant(case, "fixed_batch", "ablation", f"fixed batch: {batch}", batch=batch),
+        _entrant(case, "fixed_batch", "ablation", f"fixed batch {batch}", batch=batch),
     ]
     return found
 

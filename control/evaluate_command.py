@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from contract.errors import UsageError
-from control.entrants import baselines, learned
+from control.entrants import CONSTANT, baselines, learned
 from control.evaluation import EvaluationLog, Interval, Standing, evaluate, standings
 from control.feasibility import feasibility
 from control.serving_case import ServingCase
@@ -78,7 +79,7 @@ def notes_of(found: Sequence[Standing], case: ServingCase, slo_share: float, imp
         notes.append(impossible)
     by_label = {each.entrant: each for each in found}
     mine = [each for each in found if each.role == "learned"]
-    constant = next((each for label, each in by_label.items() if label.startswith("best constant")), None)
+    constant = next((each for label, each in by_label.items() if label.startswith(CONSTANT)), None)
     if mine and constant is not None:
         energies = sorted(_mean(each, "energy_per_request_j") for each in mine)
         n_meeting = sum(each.meets for each in mine)
@@ -137,6 +138,7 @@ def _draw(found: Sequence[Standing], slo_share: float, path: Path) -> None:
         "learned": ("#D55E00", "*"),
     }
     seen = set()
+    points: list[tuple[float, float, str]] = []
     for each in found:
         colour, marker = styles.get(each.role, ("#CC79A7", "x"))
         energy, share = each.figures["energy_per_request_j"], each.figures["slo_share"]
@@ -154,10 +156,9 @@ def _draw(found: Sequence[Standing], slo_share: float, path: Path) -> None:
             label=None if each.role in seen else each.role,
         )
         if each.role != "learned":
-            axis.annotate(
-                each.entrant, (100 * share.mean, energy.mean), xytext=(6, 4), textcoords="offset points", fontsize=7
-            )
+            points.append((100 * share.mean, energy.mean, each.entrant))
         seen.add(each.role)
+    _name_points(axis, points)
     axis.axvline(100 * slo_share, color="0.4", lw=1, ls="--")
     axis.set_xlabel("requests within the SLO (%), dashed: wanted")
     axis.set_ylabel("energy per request (J), simulated")
@@ -167,6 +168,33 @@ def _draw(found: Sequence[Standing], slo_share: float, path: Path) -> None:
         figure.savefig(path.with_suffix(suffix), dpi=160, facecolor="white")
 
 
+def _name_points(axis: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    """One label for points that lie on each other."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    groups: list[tuple[float, float, list[str]]] = []
+    for x, y, name in points:
+        near = (
+            each[2]
+            for each in groups
+            if abs(each[0] - x) < (right - left) / 50 and abs(each[1] - y) < (high - low) / 50
+        )
+        names = next(near, None)
+        if names is None:
+            groups.append((x, y, [name]))
+        else:
+            names.append(name)
+    for x, y, names in groups:
+        is_right = x > left + 0.75 * (right - left)
+        axis.annotate(
+            ", ".join(names),
+            (x, y),
+            xytext=(-6 if is_right else 6, -11 if names[0].startswith(CONSTANT) else 5),
+            textcoords="offset points",
+            fontsize=7,
+            ha="right" if is_right else "left",
+        )
+
+
 def _error(interval: Interval, scale: float) -> list[list[float]] | None:
     if interval.low is None or interval.high is None:
         return None
@@ -174,36 +202,30 @@ def _error(interval: Interval, scale: float) -> list[list[float]] | None:
 
 
 def _print(found: Sequence[Standing], case: ServingCase, slo_share: float, n_seeds: int, notes: Sequence[str]) -> None:
-    title = (
-        f"{case.table.source}: SLO {case.slo_s:g} s for {slo_share:.1%}, {case.arrivals.mean_rate_per_s:g} requests/s, "
-        f"{case.duration_s:g} s, {n_seeds} seeds; 95 % intervals (simulated)"
-    )
-    table = Table(title=title)
-    for name in (
-        "policy",
-        "J/request",
-        "study's J",
-        "within SLO",
-        "mean s",
-        "P99 s",
-        "requests/s",
-        "batch",
-        "switches",
-    ):
-        table.add_column(name, justify="left" if name == "policy" else "right")
-    for each in sorted(found, key=lambda one: (-min(one.slo_share_all, slo_share), _mean(one, "energy_per_request_j"))):
-        table.add_row(
-            each.entrant,
-            _cell(each.figures["energy_per_request_j"], 1),
-            _cell(each.figures["study_energy_per_request_j"], 0),
-            f"{each.slo_share_all:.2%}" + ("" if each.meets else " (missed)"),
-            _cell(each.figures["latency_mean_s"], 2),
-            _cell(each.figures["latency_p99_s"], 2),
-            _cell(each.figures["throughput_per_s"], 3),
-            _cell(each.figures["mean_batch"], 2),
-            _cell(each.figures["n_switches"], 0),
-        )
+    """In 80 columns: everything else is in the CSV."""
     console = Console()
+    console.print(
+        f"{case.table.source}: SLO {case.slo_s:g} s for {slo_share:.1%} of the requests, "
+        f"{case.arrivals.mean_rate_per_s:g} requests/s, {n_seeds} runs of {case.duration_s:g} s, 95 % intervals "
+        "(simulated)",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in ("policy", "J/request", "study's J", "in SLO", "mean s", "P99 s", "req/s"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    order = sorted(found, key=lambda one: (-min(one.slo_share_all, slo_share), _mean(one, "energy_per_request_j")))
+    for each in order:
+        table.add_row(
+            each.entrant if each.meets else f"{each.entrant} (missed)",
+            _cell(each.figures["energy_per_request_j"], 1),
+            f"{_mean(each, 'study_energy_per_request_j'):.0f}",
+            f"{each.slo_share_all:.2%}",
+            f"{_mean(each, 'latency_mean_s'):.2f}",
+            f"{_mean(each, 'latency_p99_s'):.2f}",
+            f"{_mean(each, 'throughput_per_s'):.3f}",
+        )
     console.print(table)
     for note in notes:
         console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)

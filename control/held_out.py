@@ -16,7 +16,6 @@ N_FOLDS = 10
 LEAVE_ONE_OUT_BELOW = 25
 """Cells below which each is a fold of its own."""
 MIN_CELLS = 4
-_MIN_FOR_TREES = 40
 OUTLIER_Z = 4.5
 OUTLIER_SHARE = 0.13
 
@@ -62,7 +61,7 @@ def cross_validate(
     n_cells = len(sample)
     n_folds = n_cells if n_cells < LEAVE_ONE_OUT_BELOW else N_FOLDS
     fold = np.random.default_rng(seed).permutation(n_cells) % n_folds
-    ways = [name for name in CANDIDATES if name != "boosting" or n_cells >= _MIN_FOR_TREES]
+    ways = list(CANDIDATES)
     predicted = {name: np.empty(n_cells) for name in ways}
     for number in range(n_folds):
         progress(f"fold {number + 1} of {n_folds}")

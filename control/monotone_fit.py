@@ -104,22 +104,6 @@ def separable(sample: Sample) -> Predict:
     )
 
 
-def boosting(sample: Sample) -> Predict:
-    """Trees by gradient boosting, with monotone constraints (scikit-learn), on logs."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    model = HistGradientBoostingRegressor(
-        loss="absolute_error",
-        monotonic_cst=[-1 if sample.falls_with_clock else 1, 1],
-        min_samples_leaf=5,
-        max_iter=100,
-        early_stopping=False,
-        random_state=0,
-    )
-    model.fit(np.stack([sample.clock_mhz, sample.batch_size], 1), np.log(sample.value), sample_weight=sample.weight)
-    return lambda clock_mhz, batch: np.exp(model.predict(np.stack([clock_mhz, batch], 1)))
-
-
 def smoothed(base: Callable[[Sample], Predict]) -> Callable[[Sample], Predict]:
     """A fit, and what it leaves over, smoothed over near clocks and batches (kernel ridge, that is kriging).
 
@@ -162,7 +146,6 @@ def smoothed(base: Callable[[Sample], Predict]) -> Callable[[Sample], Predict]:
 CANDIDATES: Mapping[str, Callable[[Sample], Predict]] = {
     "physics": physics,
     "separable": separable,
-    "boosting": boosting,
     "physics, smoothed rest": smoothed(physics),
     "separable, smoothed rest": smoothed(separable),
 }
