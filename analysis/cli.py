@@ -245,6 +245,21 @@ def edge(
     )
 
 
+@app.command()
+def serving(
+    experiment: Annotated[str, typer.Argument(help=_SOURCE_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for text, CSVs and figures.")] = Path("serving_report"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; writes no files.")] = False,
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
+    ] = False,
+) -> None:
+    """Policies under an objective: SLO share, joules in both definitions, latency, throughput, over seeds."""
+    from analysis.serving_command import serving_command
+
+    serving_command(experiment, out=out, as_json=as_json, include_suspect=include_suspect)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

@@ -1,6 +1,6 @@
 """An experiment as it stands: the frame with a row per planned run, and what belongs to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from analysis.columns import COLUMNS, METRIC_COLUMNS, polars_type
 from contract.attempt_state import RunState
+from contract.serving import ServingReport
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,6 +70,7 @@ class Experiment:
         devices: rows of single devices, for `analysis.device_rows`; empty where no trial names any.
         readings: each domain in each phase, for `analysis.phases`.
         notes: what a reader must know of the reading, in sentences.
+        serving: run id -> what came of its open loop, for `analysis.serving`; empty where there was none.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Experiment:
     readings: Sequence[Reading] = field(default=(), repr=False)
     devices: Sequence[dict[str, Any]] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    serving: Mapping[str, ServingReport] = field(default_factory=dict, repr=False)
 
     def counted(self, *, include_suspect: bool = False) -> "pl.DataFrame":
         """The rows that enter means.

@@ -13,6 +13,7 @@ from analysis.left_out import leave_out
 from analysis.run_table import Row, RunTable, read_run_table
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import UsageError
+from contract.serving import ServingReport
 from contract.trial_result import EnergyReading, Phase, TrialResult
 
 
@@ -37,7 +38,8 @@ def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id:
     columns = {str(name): factor_column(str(name)) for name in planned}
     readings: list[Reading] = []
     devices: list[Row] = []
-    rows, excluded = _rows(table, columns, readings, devices)
+    serving: dict[str, ServingReport] = {}
+    rows, excluded = _rows(table, columns, readings, devices, serving)
     facts = {str(fact["key"]): _json(fact["value"]) for fact in table.facts}
     excluded = leave_out(facts, rows, devices, excluded)
     design = _json(table.experiment["design"])
@@ -54,6 +56,7 @@ def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id:
         folder=files or table.folder,
         readings=readings,
         devices=devices,
+        serving=serving,
     )
 
 
@@ -75,7 +78,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def _rows(
-    table: RunTable, columns: dict[str, str], readings: list[Reading], devices: list[Row]
+    table: RunTable,
+    columns: dict[str, str],
+    readings: list[Reading],
+    devices: list[Row],
+    serving: dict[str, ServingReport],
 ) -> tuple[list[Row], list[Exclusion]]:
     attempts: dict[str, list[Row]] = {}
     for attempt in table.attempts:
@@ -83,7 +90,7 @@ def _rows(
     rows, excluded = [], []
     for run in table.runs:
         n_devices = len(devices)
-        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings, devices)
+        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings, devices, serving)
         rows.append(row)
         if len(devices) == n_devices:
             devices += device_rows(row, _json(run["spec"]), None)
@@ -93,9 +100,17 @@ def _rows(
 
 
 def _row(
-    run: Row, attempts: list[Row], columns: dict[str, str], readings: list[Reading], devices: list[Row]
+    run: Row,
+    attempts: list[Row],
+    columns: dict[str, str],
+    readings: list[Reading],
+    devices: list[Row],
+    serving: dict[str, ServingReport],
 ) -> tuple[Row, str | None]:
-    """The row of a run, and why it is not counted; energies by phase go to `readings`, single devices to `devices`."""
+    """The row of a run, and why it is not counted.
+
+    Energies by phase go to `readings`, single devices to `devices`, what came of an open loop to `serving`.
+    """
     treatment, spec = _json(run["treatment"]), _json(run["spec"])
     treatment = treatment if isinstance(treatment, dict) else {}
     sampling = spec.get("sampling") if isinstance(spec, dict) else None
@@ -123,6 +138,8 @@ def _row(
         return row, str(result)
     row.update(_measurements(result), attempt_id=str(chosen["attempt_id"]), testbed=chosen["testbed"])
     readings += _readings(row["run_id"], result)
+    if result.serving is not None:
+        serving[row["run_id"]] = result.serving
     # The orchestrator's reasons beside the testbed's; a table from before them has the result's alone.
     stored = _json(chosen.get("reasons"))
     if isinstance(stored, list):

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from contract.attempt_state import AttemptState
 from contract.errors import ErrorBody
 from contract.node_info import NodeIdentity
+from contract.serving import ServingReport
 from contract.trial_spec import DeviceName
 from contract.units import Identifier, Joules, Seconds, Sha256, WireModel
 
@@ -317,6 +318,8 @@ class TrialResult(WireModel):
     """None where the trial did not come to its measured phase."""
     devices: list[DeviceResult] = Field(default_factory=list)
     """Each device on its own, where the trial named several; `energy`, `summary` and the like are of the whole."""
+    serving: ServingReport | None = None
+    """What came of an open loop; None where the trial was a closed one."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from contract.serving import ServingSpec
 from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
 
 ClockMhz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -209,6 +210,25 @@ class TrialSpec(WireModel):
     steady: SteadySpec | None = None
     """More such requests, of the measured ones' length, until the device is in a steady state; part of the warm-up."""
     deadline: DeadlineSpec = DeadlineSpec()
+    serving: ServingSpec | None = None
+    """Requests arrive by the clock and a policy decides; the workload has to be one with arrivals. None: a closed
+    loop."""
+
+    @model_validator(mode="after")
+    def _serving_is_possible(self) -> Self:
+        serving = self.serving
+        if serving is None:
+            return self
+        if self.devices:
+            raise ValueError("serving runs on one engine: leave out devices")
+        domain = serving.clock_domain
+        clocks = [each for each in self.actuators if each.domain == domain and "clock_mhz" in each.setting]
+        if domain is not None and len(clocks) != 1:
+            raise ValueError(
+                f"serving.clock_domain is {domain!r}, and actuators has {len(clocks)} entries of it with clock_mhz: "
+                "give one, with the clock to start at"
+            )
+        return self
 
     @model_validator(mode="after")
     def _concurrency_fits(self) -> Self:
@@ -269,5 +289,7 @@ class TrialSpec(WireModel):
 
     def sha256(self) -> str:
         """Identity of the spec: two attempts with equal hashes asked for the same thing."""
-        # Without devices it is what it was before there were any: campaigns that were begun then can be continued.
-        return sha256_of(self.model_dump(mode="json", exclude=None if self.devices else {"devices"}))
+        # Without devices, or serving, it is what it was before there were any: campaigns that were begun then can be
+        # continued.
+        absent = {name for name in ("devices", "serving") if not getattr(self, name)}
+        return sha256_of(self.model_dump(mode="json", exclude=absent))

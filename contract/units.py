@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Version of everything in this package. Two nodes that differ in it do not talk to each other."""
 
 PROTOCOL_HEADER = "JouleBed-Protocol"

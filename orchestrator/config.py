@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contract.errors import ConfigError
+from contract.serving import ServingSpec
 from contract.trial_spec import (
     ActuatorSpec,
     DeadlineSpec,
@@ -41,6 +42,7 @@ class Trial:
     warmup_requests: int = 1
     steady: SteadySpec | None = None
     deadline: DeadlineSpec = DeadlineSpec()
+    serving: ServingSpec | None = None
 
 
 Treatment = Mapping[str, Scalar]

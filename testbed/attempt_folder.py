@@ -39,6 +39,7 @@ from contract.trial_result import (
 )
 from contract.trial_spec import DeviceName
 from contract.units import Sha256, WireModel
+from testbed.serving_record import ServingRecord
 
 SPEC = "spec.json"
 PROCESS = "process.json"
@@ -90,6 +91,10 @@ class RequestRecord(WireModel):
     is_correct: bool | None
     device: str | None = None
     """Which of the trial's devices answered; None where it names none."""
+    arrival_s: float | None = None
+    """When it truly arrived, which may be long before `submitted_s`; None in a closed loop."""
+    batch: int | None = None
+    """Which batch of an open loop served it, from 0; None where there are no batches."""
 
 
 class DeviceRecord(WireModel):
@@ -134,6 +139,8 @@ class ChildRecord(WireModel):
     """Most that the process was resident with, since it was started."""
     devices: list[DeviceRecord] = Field(default_factory=list)
     """Each device on its own, where the trial names several."""
+    serving: ServingRecord | None = None
+    """What an open loop left; None in a closed one."""
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""

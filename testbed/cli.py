@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from contract.errors import JouleBedError, UsageError
+from testbed.workloads.trace_command import app as traces
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Runs trials one at a time, and measures them.")
+app.add_typer(traces, name="traces")
 
 SUPERGLUE_VARIABLE = "JOULEBED_SUPERGLUE_DIR"
 """Environment variable that tells the children where SuperGLUE items are."""

@@ -33,6 +33,7 @@ from testbed.device_group.outcome import device_results, share_by_device
 from testbed.engines.base import NOT_TAKEN
 from testbed.meters.energibridge_meter import figure_terms
 from testbed.request_sheet import request_sheet, timing
+from testbed.serving_result import serving_report
 
 _NOT_EVIDENCE = frozenset(
     {
@@ -103,13 +104,17 @@ def collect(
             n_requests=workload.n_requests if workload else 0,
             n_output_tokens=workload.n_output_tokens if workload else 0,
             n_requests_kept=len(requests) if workload else None,
-            n_planned=workload.n_planned if workload else None,
+            n_planned=_to_be_answered(record),
             gauges=samples.gauges,
             expected_clock_mhz=_expected_clocks(spec, record),
         )
         reasons = [*record.reasons, *_not_taken(record.load), *samples.reasons, *find_reasons(evidence)]
     split = _split(record, samples.traces, readings, requests) if record else None
     summary = summarise(readings, phases, split)
+    serving = None
+    if record is not None and record.serving is not None and spec.serving is not None:
+        added = added_traces(samples.traces, readings, Phase.MEASURE)
+        serving = serving_report(spec.serving, record.serving, requests, added, "" if added else "nothing was measured")
     if split is not None and split.requests and summary is not None:
         sheet = request_sheet(requests, split, summary.method)
         # Not synced, like the traces that it is made of: what a power cut takes does not verify when it is fetched.
@@ -138,6 +143,7 @@ def collect(
         steady=record.steady if record else None,
         conditions=conditions_of(record, samples.gauges) if record else None,
         devices=device_results(record, samples.traces, samples.gauges, readings, node) if record else [],
+        serving=serving,
         node=node,
         artifacts=list_artifacts(folder),
     )
@@ -166,12 +172,21 @@ def _sha256(path: Path) -> str:
 
 def _expected_clocks(spec: TrialSpec, record: ChildRecord) -> dict[str, float]:
     """Domain -> MHz that it had to hold: what an actuator set, and what the spec says was set by hand."""
+    moved = spec.serving.clock_domain if spec.serving is not None else None
     return {
         setting.domain: setting.wanted["clock_mhz"]
         for setting in record.settings
-        # A simulated device has no meter: its read-backs are all there is.
-        if setting.actuator != SIMULATED and "clock_mhz" in setting.wanted
+        # A simulated device has no meter: its read-backs are all there is. And a policy's clock is not one clock.
+        if setting.actuator != SIMULATED and setting.domain != moved and "clock_mhz" in setting.wanted
     } | spec.meter.expected_clock_mhz
+
+
+def _to_be_answered(record: ChildRecord) -> int | None:
+    """Requests that a sound trial answers: not those that an open loop lost or left, which its report counts."""
+    planned = record.workload.n_planned if record.workload else None
+    if planned is None or record.serving is None:
+        return planned
+    return record.serving.n_arrived - len(record.serving.lost_s) - len(record.serving.unfinished_s)
 
 
 def _not_taken(load: LoadReport | None) -> list[SuspectReason]:

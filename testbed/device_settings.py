@@ -8,7 +8,7 @@ from typing import Protocol
 from contract.errors import ActuatorUnavailableError, InvalidOptionError, JouleBedError
 from contract.trial_result import SettingTaken, SuspectReason
 from contract.trial_spec import ActuatorSpec
-from testbed.actuators.base import Actuator, ActuatorLimits, Setting, check_setting, disagreements
+from testbed.actuators.base import Actuator, ActuatorLimits, ReadBack, Setting, check_setting, disagreements
 from testbed.actuators.registry import build_actuator
 from testbed.clock import Clock, SystemClock
 from testbed.reclaim import MARK
@@ -20,6 +20,7 @@ SIMULATED_DEVICES = "simulated_devices"
 
 _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.05
+_CLOCK = "clock_mhz"
 
 _NOT_TOLD = "The device does not tell what it is set to while it is idle: the samples of the measured phase do."
 
@@ -43,6 +44,36 @@ class Wanted:
 
     actuator: Actuator
     setting: Setting
+
+
+class ClockDial:
+    """Sets the clock of one device again while a phase is measured: for a policy that serves, and nobody else.
+
+    Args:
+        settings: that hold the device, so that it is put back whatever happens.
+        held: the device, with the clock that it was set to first.
+        settled: called after each change; a simulated device takes its time here.
+    """
+
+    def __init__(self, settings: "DeviceSettings", held: "Wanted", settled: Callable[[], None]) -> None:
+        self._settings = settings
+        self._held = held
+        self._settled = settled
+
+    @property
+    def clock_mhz(self) -> float:
+        """What it was told last."""
+        return self._held.setting[_CLOCK]
+
+    def turn(self, clock_mhz: float) -> None:
+        """Set the clock and read it back; blocking, until it reads as it was set, or a second has passed.
+
+        Raises:
+            InvalidOptionError: the device has no such clock.
+            ActuatorError: it refused.
+        """
+        self._held = self._settings.change(self._held, {**self._held.setting, _CLOCK: clock_mhz})
+        self._settled()
 
 
 class DeviceSettings:
@@ -128,6 +159,38 @@ class DeviceSettings:
             reasons += [_not_held(actuator, f"at the end of the measured phase, {text}.") for text in words]
         return reasons
 
+    def dial(self, domain: str, settled: Callable[[], None] = lambda: None) -> ClockDial:
+        """What sets the clock of a held device; after `apply`.
+
+        Args:
+            domain: of the device.
+            settled: see `ClockDial`.
+
+        Raises:
+            InvalidOptionError: no setting of the trial has the clock of this device.
+        """
+        held = [each for each in self._held if each.actuator.domain == domain and _CLOCK in each.setting]
+        if not held:
+            raise InvalidOptionError(f"No actuator of the trial sets {_CLOCK} of {domain}: add one to actuators.")
+        return ClockDial(self, held[0], settled)
+
+    def change(self, held: Wanted, setting: Setting) -> Wanted:
+        """Set a held device to something else; read back at the end, and put back, like the first setting.
+
+        Returns:
+            What is held now.
+
+        Raises:
+            InvalidOptionError: a value that the device does not have.
+            ActuatorError: it refused.
+        """
+        actuator = held.actuator
+        limits = self._limits[_key(actuator)]
+        now = Wanted(actuator, check_setting(actuator.name, actuator.domain, limits, setting))
+        self._held[self._held.index(held)] = now
+        self._settle(actuator, limits, now.setting, actuator.apply(now.setting))
+        return now
+
     def restore(self) -> list[SuspectReason]:
         """Put everything back. Idempotent; never raises.
 
@@ -164,10 +227,7 @@ class DeviceSettings:
             self._ledger.drop(actuator)
             raise
         limits = self._limits[_key(actuator)]
-        end_ns = start_ns + round(_SETTLE_S * 1e9)
-        while disagreements(limits, setting, found) and self._clock.monotonic_ns() < end_ns:
-            self._clock.sleep(_SETTLE_POLL_S)
-            found = actuator.read()
+        found = self._settle(actuator, limits, setting, found)
         told = {quantity: found.get(quantity) for quantity in setting}
         self._note(
             actuator,
@@ -176,6 +236,14 @@ class DeviceSettings:
             note=_NOT_TOLD if None in told.values() else "",
         )
         return [_not_held(actuator, f"{text}.") for text in disagreements(limits, setting, found)]
+
+    def _settle(self, actuator: Actuator, limits: ActuatorLimits, setting: Setting, found: ReadBack) -> ReadBack:
+        """Read until the device reads as it was set, or it has had its time."""
+        end_ns = self._clock.monotonic_ns() + round(_SETTLE_S * 1e9)
+        while disagreements(limits, setting, found) and self._clock.monotonic_ns() < end_ns:
+            self._clock.sleep(_SETTLE_POLL_S)
+            found = actuator.read()
+        return found
 
     def _note(self, actuator: Actuator, **facts: object) -> None:
         self._taken[_key(actuator)] = self._taken[_key(actuator)].model_copy(update=facts)

@@ -40,9 +40,14 @@ from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
 from testbed.meters.thermometer import SystemThermometer
+from testbed.open_loop_trial import check_arrivals
+from testbed.policy_source import open_loop_parts
 from testbed.request_length import refuse_what_cannot_fit
+from testbed.simulated_trial import NoThermometer, connect, is_simulated, refuse_half_simulated, simulated_clock
 from testbed.trial_run import Parts, run_trial
 from testbed.workloads.registry import WORKLOADS
+
+_EACH_RUNS_OWN = {"run_id", "repetition", "treatment", "seed"}
 
 _SETTLE_PERIODS = 2.5
 """EnergiBridge ends with its child and drops the interval under way: the measured phase must end earlier."""
@@ -67,8 +72,9 @@ class ModelRunner:
         """Run one trial; whatever happens, record.json is there afterwards, unless the process dies."""
         try:
             spec = TrialSpec.model_validate_json(spec_path.read_bytes())
-            parts = self._build(spec, meter_names, out_dir)
-            record = run_trial(spec, parts, out_dir, self._clock)
+            # The time of a simulated server is not this machine's.
+            clock = simulated_clock(spec, self._clock) if is_simulated(spec) else self._clock
+            record = run_trial(spec, self._build(spec, meter_names, out_dir, clock), out_dir, clock)
         except JouleBedError as error:
             record = self._failed(out_dir, error)
         except Exception as error:  # noqa: BLE001
@@ -87,9 +93,11 @@ class ModelRunner:
             self._engine.close()
         self._engine, self._engine_key, self._load = None, "", None
 
-    def _build(self, spec: TrialSpec, meter_names: Sequence[str], out_dir: Path) -> Parts:
+    def _build(self, spec: TrialSpec, meter_names: Sequence[str], out_dir: Path, clock: Clock) -> Parts:
         # The cheap parts first, so that a wrong option costs no engine.
-        devices = device_settings(spec.actuators, data_dir_of(os.environ, out_dir), self._clock)
+        refuse_half_simulated(spec, meter_names)
+        data_dir = data_dir_of(os.environ, out_dir)
+        devices = device_settings(spec.actuators, data_dir, clock)
         workload = WORKLOADS.create_from_spec(spec.workload.name, spec.workload.options)
         meters: list[Meter] = []
         for name in meter_names:
@@ -102,18 +110,21 @@ class ModelRunner:
         group = self._engine if isinstance(self._engine, DeviceGroup) else None
         if group is not None:
             group.begin_trial(out_dir / attempt_folder.CHILD_LOG)
+        machine = connect(spec, self._engine, meters, clock, data_dir) if is_simulated(spec) else None
         outside = self._wrapped or "energibridge" in meter_names
         return Parts(
             engine=self._engine,
             warm=self._load,
             workload=workload,
             meters=meters,
-            thermometer=SystemThermometer(),
+            thermometer=SystemThermometer() if machine is None else NoThermometer(),
             settle_s=_SETTLE_PERIODS * spec.meter.period_s if outside else 0.0,
             wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
             wrapper_settings={"energibridge": dict(_wrapping_meter(spec).settings())} if self._wrapped else {},
             devices=devices,
             group=group,
+            open_loop=open_loop_parts(spec, self._engine, machine) if spec.serving is not None else None,
+            progress_clock=self._clock,
         )
 
     def _failed(self, out_dir: Path, error: JouleBedError) -> ChildRecord:
@@ -144,12 +155,19 @@ def _wrapping_meter(spec: TrialSpec) -> EnergiBridgeMeter:
 def _check_engine(spec: TrialSpec) -> None:
     if spec.devices:
         group_of(spec, Path(), SystemClock()).check(spec.model)
-    else:
-        build_engine(spec).check(spec.model)
+        return
+    build_engine(spec).check(spec.model)
+
+
+def _check_serving(spec: TrialSpec) -> None:
+    refuse_half_simulated(spec, [spec.meter.name])
+    if spec.serving is not None:
+        open_loop_parts(spec, build_engine(spec), None)
 
 
 def _check_workload(spec: TrialSpec) -> None:
     prepared = WORKLOADS.create_from_spec(spec.workload.name, spec.workload.options).prepare()
+    check_arrivals(spec, prepared)
     refuse_what_cannot_fit(prepared.items, spec.sampling, spec.model.max_model_len)
 
 
@@ -164,8 +182,18 @@ def check(request: CheckRequest) -> CheckReport:
             sha256_of(spec.model_dump(mode="json", include={"engine", "model", "devices"})): lambda spec=spec: (  # type: ignore[misc]
                 _check_engine(spec)
             ),
-            sha256_of([spec.workload.model_dump_json(), spec.sampling.model_dump_json(), spec.model.max_model_len]): (
+            sha256_of(
+                [
+                    spec.workload.model_dump_json(),
+                    spec.sampling.model_dump_json(),
+                    spec.model.max_model_len,
+                    spec.serving is None,
+                ]
+            ): (
                 lambda spec=spec: _check_workload(spec)  # type: ignore[misc]
+            ),
+            sha256_of([spec.model_dump(mode="json", exclude=_EACH_RUNS_OWN), "serving"]): lambda spec=spec: (  # type: ignore[misc]
+                _check_serving(spec)
             ),
             sha256_of(spec.meter): lambda spec=spec: selector.choose(spec.meter),  # type: ignore[misc]
             sha256_of([each.model_dump(mode="json") for each in spec.actuators]): lambda spec=spec: (  # type: ignore[misc]

@@ -31,7 +31,11 @@ from testbed.device_group.group import DeviceAnswers, DeviceGroup
 from testbed.device_settings import DeviceSettings, no_settings
 from testbed.engines.base import Completion, Engine, GenerationRequest
 from testbed.meters.base import Meter, Thermometer
+from testbed.open_loop_drive import Served
+from testbed.open_loop_trial import OpenLoopParts, check_arrivals, serve
+from testbed.prompt_length import pad_prompts, wrong_lengths
 from testbed.request_length import refuse_what_cannot_fit, sampling_of
+from testbed.serving_record import ServingRecord
 from testbed.steady_state import SteadyState
 from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem, Workload
 
@@ -59,6 +63,8 @@ class Parts:
         wrapper_settings: the same meter's name -> its settings.
         devices: what is set on devices for this trial, and put back at its end.
         group: the engine, where the trial names several devices.
+        open_loop: who decides, where the trial is one with arrivals.
+        progress_clock: times progress, which the testbed sets against its own clock; None: the trial's.
     """
 
     engine: Engine
@@ -71,6 +77,8 @@ class Parts:
     wrapper_settings: Mapping[str, JsonValue] = field(default_factory=dict)
     devices: DeviceSettings = field(default_factory=no_settings)
     group: DeviceGroup | None = None
+    open_loop: OpenLoopParts | None = None
+    progress_clock: Clock | None = None
 
 
 @dataclass
@@ -91,6 +99,7 @@ class _Story:
     temperatures: list[list[TemperatureReading]] = field(default_factory=list)
     memory_peak_bytes: int | None = None
     devices: list[DeviceRecord] = field(default_factory=list)
+    serving: ServingRecord | None = None
     reasons: list[SuspectReason] = field(default_factory=list)
 
     def record(self, error: JouleBedError | None) -> ChildRecord:
@@ -152,7 +161,7 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
     """
     monotonic_ns = clock.monotonic_ns()
     story = _Story(monotonic_ns / 1e9, unix_minus_monotonic_s(clock))
-    progress = ProgressLog(out_dir / attempt_folder.PROGRESS, clock, parts.meters)
+    progress = ProgressLog(out_dir / attempt_folder.PROGRESS, parts.progress_clock or clock, parts.meters)
     error: JouleBedError | None = None
     if parts.group is not None:
         parts.group.on_wait = progress.wait_for
@@ -180,6 +189,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
     progress.note(AttemptState.LOADING)
     # Drawn before anything is loaded or measured: a wrong option must not cost a model load.
     prepared = parts.workload.prepare()
+    check_arrivals(spec, prepared)
     refuse_what_cannot_fit(prepared.items, spec.sampling, spec.model.max_model_len)
     parts.devices.check()
     temperatures = parts.thermometer.read()
@@ -193,7 +203,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
         for meter in parts.meters:
             meter.start(out_dir)
             started.append(meter)
-        answers = _measure(spec, parts, prepared, clock, story, progress)
+        prepared, answers, served = _measure(spec, parts, prepared, clock, story, progress)
         clock.sleep(parts.settle_s)
     finally:
         # Also on the way out of a failure: a sampler that outlives its trial would disturb the next one.
@@ -205,7 +215,8 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
         story.meters.append(_cost(name, cpu_s, (clock.monotonic_ns() - wrapper_start_ns) / 1e9))
 
     progress.note(AttemptState.COLLECTING)
-    story.workload = _write_requests(spec, parts, prepared, answers, out_dir)
+    story.serving = served.record if served is not None else None
+    story.workload = _write_requests(spec, parts, prepared, answers, out_dir, served)
 
 
 def _measure(
@@ -215,10 +226,11 @@ def _measure(
     clock: Clock,
     story: _Story,
     progress: ProgressLog,
-) -> list[_Answers]:
+) -> tuple[PreparedWorkload, list[_Answers], Served | None]:
     concurrency = spec.workload.concurrency
     with _phase(Phase.LOAD, story, clock):
         story.load = parts.warm or parts.engine.load(spec.model, max_concurrency=spec.load_concurrency, seed=spec.seed)
+    prepared = pad_prompts(parts.engine, prepared)
     refuse_what_cannot_fit(prepared.items, spec.sampling, story.load.max_model_len, "of the loaded model")
     # After the load, whose speed is not part of the treatment, and before the baseline: net energy is energy above
     # the idle power of the same setting, and no switch is in any phase.
@@ -250,10 +262,14 @@ def _measure(
 
     story.temperatures.append(parts.thermometer.read())
     progress.note(AttemptState.MEASURING, 0, n_requests)
+    served: Served | None = None
     with _phase(Phase.MEASURE, story, clock):
-        if parts.group is None:
+        if parts.open_loop is not None:
+            served = serve(spec, parts.open_loop, parts.engine, parts.devices, prepared, requests, clock, count)
+            answers: list[_Answers] = [(None, served.completions)]
+        elif parts.group is None:
             alone = parts.engine.generate(requests, concurrency=concurrency, on_completion=lambda _: count())
-            answers: list[_Answers] = [(None, alone)]
+            answers = [(None, alone)]
         else:
             driven = parts.group.drive(requests, concurrency=concurrency, on_done=count)
             answers = [(each.device, each.completions) for each in driven]
@@ -261,7 +277,8 @@ def _measure(
         story.phases[-1] = _span(driven, story)
     story.temperatures.append(parts.thermometer.read())
     story.reasons += parts.devices.read_back()
-    return answers
+    story.reasons += wrong_lengths(prepared, [each for _, completions in answers for each in completions])
+    return prepared, answers, served
 
 
 def _span(driven: Sequence[DeviceAnswers], story: _Story) -> PhaseWindow:
@@ -360,6 +377,7 @@ def _write_requests(
     prepared: PreparedWorkload,
     answers: Sequence[_Answers],
     out_dir: Path,
+    served: Served | None,
 ) -> WorkloadReport:
     answered = []
     for device, completions in answers:
@@ -385,6 +403,8 @@ def _write_requests(
             predicted_label=verdict.predicted_label,
             is_correct=verdict.is_correct,
             device=device,
+            arrival_s=served.arrival_s[item.item_id] if served is not None else None,
+            batch=served.batch_of.get(item.item_id) if served is not None else None,
         )
         for (device, item, done), verdict in zip(answered, verdicts, strict=True)
     ]

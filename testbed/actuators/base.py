@@ -76,8 +76,9 @@ class Actuator(Protocol):
     """Sets one device. Built by the registry as `factory(domain=..., **arguments)`; building touches nothing.
 
     Roots (sysfs folders, the NVML library) are arguments with the machine's own as default. All methods block, for
-    milliseconds; none is called while a phase is measured. What `apply` did is undone by `restore`, also when that is
-    called by another process, on an actuator that was built from the same `arguments`.
+    milliseconds; none is called while a phase is measured, but by a policy that serves (`testbed.open_loop_drive`).
+    What `apply` did is undone by `restore`, also when that is called by another process, on an actuator that was built
+    from the same `arguments`.
 
     Attributes:
         name: in the registry.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec, SamplingSpec
@@ -115,4 +115,51 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the model and its memory. Idempotent; also after a failed load."""
+        ...
+
+
+class RequestSource(Protocol):
+    """Where a continuous engine's requests come from, at its own boundaries."""
+
+    def take(self, n_in_flight: int) -> Sequence[int]:
+        """Indices of the requests that begin now; returns at once, but for a change of the device's clock.
+
+        Args:
+            n_in_flight: that are being answered.
+        """
+        ...
+
+    def wait(self) -> bool:
+        """Nothing is in flight and nothing was taken: sleep until that may change.
+
+        Returns:
+            False: nothing will come any more.
+        """
+        ...
+
+
+@runtime_checkable
+class ContinuousEngine(Protocol):
+    """An engine that lets requests join those in flight. Optional: not every `Engine` is one."""
+
+    def serve(
+        self,
+        requests: Sequence[GenerationRequest],
+        source: RequestSource,
+        *,
+        on_completion: Callable[[Completion], None],
+    ) -> None:
+        """Answer requests as the source hands them over; blocking, until it has no more.
+
+        All prompts are checked before the first is taken. Asks the source between its own steps, and never spins.
+
+        Args:
+            requests: all that may come.
+            source: says which begin when.
+            on_completion: called from this thread as answers complete.
+
+        Raises:
+            EngineError: generation failed.
+            InvalidRequestError: a prompt does not fit the context, or the source handed over too many.
+        """
         ...

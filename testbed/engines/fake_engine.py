@@ -13,7 +13,7 @@ from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from contract.units import canonical_json, sha256_of
 from testbed.clock import Clock, SystemClock
-from testbed.engines.base import Completion, GenerationRequest
+from testbed.engines.base import Completion, GenerationRequest, RequestSource
 from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
 from testbed.options import PartOptions, parse_options
 
@@ -109,6 +109,34 @@ class FakeEngine:
             if on_completion is not None:
                 on_completion(done)
         return planned
+
+    def serve(
+        self,
+        requests: Sequence[GenerationRequest],
+        source: RequestSource,
+        *,
+        on_completion: Callable[[Completion], None],
+    ) -> None:
+        """See `ContinuousEngine`. Each request makes its tokens at the engine's speed, whatever the others do."""
+        token_ns = round(1e9 / self._options.tokens_per_s) if self._options.tokens_per_s else 0
+        for request in requests:
+            self._answer(request, 0, token_ns)  # refuses what does not fit, before anything is taken
+        in_flight: list[tuple[int, int, Completion]] = []  # a heap, by the end
+        while True:
+            for index in source.take(len(in_flight)):
+                check_concurrency(len(in_flight) + 1, self._max_concurrency)
+                done = self._answer(requests[index], self._clock.monotonic_ns(), token_ns)
+                heapq.heappush(in_flight, (done.finished_ns, index, done))
+            if not in_flight:
+                if not source.wait():
+                    return
+                continue
+            # A step: one token, or what is left to the next end.
+            end_ns = in_flight[0][0]
+            left_ns = max(end_ns - self._clock.monotonic_ns(), 0)
+            self._clock.sleep(min(left_ns, token_ns or left_ns) / 1e9)
+            while in_flight and in_flight[0][0] <= self._clock.monotonic_ns():
+                on_completion(heapq.heappop(in_flight)[2])
 
     def close(self) -> None:
         """See `Engine`."""

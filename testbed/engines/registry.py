@@ -11,6 +11,7 @@ ENGINES: Registry[Engine] = Registry(
         "transformers": Entry(
             "testbed.engines.transformers_engine:TransformersEngine", extra="transformers", module="transformers"
         ),
+        "simulated": Entry("testbed.engines.simulated_engine:SimulatedEngine"),
         "fake": Entry("testbed.engines.fake_engine:FakeEngine"),
     },
 )

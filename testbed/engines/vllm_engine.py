@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from contract.errors import EngineError, InvalidOptionError, ModelLoadError
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
-from testbed.engines.base import Completion, GenerationRequest
+from testbed.engines.base import Completion, GenerationRequest, RequestSource
 from testbed.engines.checks import (
     answer_cut_short,
     check_concurrency,
@@ -124,31 +124,67 @@ class VllmEngine:
         try:
             while waiting or in_flight:
                 while waiting and len(in_flight) < concurrency:
-                    flight = waiting.popleft()
-                    engine_id = f"{call}-{flight.index}"
-                    flight.submitted_ns = time.monotonic_ns()
-                    in_flight[engine_id] = flight
-                    self._submit(engine_id, flight, requests[flight.index])
-                outputs = self._step()
-                now_ns = time.monotonic_ns()
-                for output in outputs:
-                    flight = in_flight[output.request_id]
-                    part = output.outputs[0]
-                    if not flight.has_ended:
-                        # What a model says after its end (`ignore_eos`) is work, and no part of the answer.
-                        flight.texts.append(part.text)
-                        flight.has_ended = self._tokenizer.eos_token_id in part.token_ids
-                    flight.token_ns += [now_ns] * len(part.token_ids)
-                    if output.finished:
-                        del in_flight[output.request_id]
-                        completion = _complete(flight, requests[flight.index], part.finish_reason, now_ns)
-                        done[flight.index] = completion
-                        if on_completion is not None:
-                            on_completion(completion)
+                    self._begin(call, waiting.popleft(), requests, in_flight)
+                for index, completion in self._advance(requests, in_flight):
+                    done[index] = completion
+                    if on_completion is not None:
+                        on_completion(completion)
         finally:
             if in_flight:
                 engine.abort_request(list(in_flight))
         return [done[index] for index in range(len(requests))]
+
+    def serve(
+        self,
+        requests: Sequence[GenerationRequest],
+        source: RequestSource,
+        *,
+        on_completion: Callable[[Completion], None],
+    ) -> None:
+        """See `ContinuousEngine`. Requests join vLLM's running batch between two of its steps."""
+        rendered = [self._render(index, request) for index, request in enumerate(requests)]
+        self._llm.reset_prefix_cache()
+        call = next(self._call_ids)
+        in_flight: dict[str, _Flight] = {}
+        try:
+            while True:
+                for index in source.take(len(in_flight)):
+                    check_concurrency(len(in_flight) + 1, self._max_concurrency)
+                    self._begin(call, rendered[index], requests, in_flight)
+                if in_flight:
+                    for _, completion in self._advance(requests, in_flight):
+                        on_completion(completion)
+                elif not source.wait():
+                    return
+        finally:
+            if in_flight:
+                self._llm.llm_engine.abort_request(list(in_flight))
+
+    def _begin(
+        self, call: int, flight: _Flight, requests: Sequence[GenerationRequest], in_flight: dict[str, _Flight]
+    ) -> None:
+        engine_id = f"{call}-{flight.index}"
+        flight.submitted_ns = time.monotonic_ns()
+        in_flight[engine_id] = flight
+        self._submit(engine_id, flight, requests[flight.index])
+
+    def _advance(
+        self, requests: Sequence[GenerationRequest], in_flight: dict[str, _Flight]
+    ) -> Iterator[tuple[int, Completion]]:
+        """One step of vLLM; what it finished, out of `in_flight`."""
+        outputs = self._step()
+        now_ns = time.monotonic_ns()
+        for output in outputs:
+            flight = in_flight[output.request_id]
+            part = output.outputs[0]
+            if not flight.has_ended:
+                # What a model says after its end (`ignore_eos`) is work, and no part of the answer.
+                flight.texts.append(part.text)
+                flight.has_ended = self._tokenizer.eos_token_id in part.token_ids
+            flight.token_ns += [now_ns] * len(part.token_ids)
+            if output.finished:
+                del in_flight[output.request_id]
+                yield flight.index, _complete(flight, requests[flight.index], part.finish_reason, now_ns)
 
     def close(self) -> None:
         """See `Engine`."""

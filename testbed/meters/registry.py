@@ -14,6 +14,7 @@ METERS: Registry[Meter] = Registry(
         "estimate": Entry(
             "testbed.meters.estimate_meter:EstimateMeter", options=("idle_w_per_core", "active_w_per_core")
         ),
+        "simulated": Entry("testbed.meters.simulated_meter:SimulatedMeter", options=()),
         "fake": Entry("testbed.meters.fake_meter:FakeMeter", options=("power_w",)),
     },
 )

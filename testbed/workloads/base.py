@@ -16,12 +16,16 @@ class WorkItem:
         messages: chat messages, each {"role": ..., "content": ...}.
         gold_label: the right answer in the task's own words, or None where there is none.
         n_output_tokens: tokens to generate, no more and no fewer; None: as the trial's sampling says.
+        arrival_s: when it arrives, after the start of the measured phase; None: it is there when its turn comes.
+        n_input_tokens: of the prompt, where the workload knows it.
     """
 
     item_id: str
     messages: tuple[dict[str, str], ...]
     gold_label: str | None
     n_output_tokens: int | None = None
+    arrival_s: float | None = None
+    n_input_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,16 @@ class PreparedWorkload:
         items: in sending order.
         source: where they came from, in words; a sample says that it is one.
         settings: what is needed to draw them again (task, n_items, item_seed, template, source revision).
+        n_padded_tokens: the prompts are placeholders: when the model is loaded, they are made exactly so many tokens
+            long by its own tokenizer (`testbed.prompt_length`); None: they are sent as they are.
+        duration_s: in which the items arrive, for those that have an arrival; the last one may come long before.
     """
 
     items: tuple[WorkItem, ...]
     source: str
     settings: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    duration_s: float | None = None
+    n_padded_tokens: int | None = None
 
 
 class Workload(Protocol):

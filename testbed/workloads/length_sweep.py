@@ -38,6 +38,9 @@ class LengthSweepOptions(PartOptions):
 
     n_output_tokens: int = Field(gt=0)
     """w*: tokens generated for each request. The end of a sequence is ignored, so that the length is met exactly."""
+    n_input_tokens: int | None = Field(default=None, gt=0)
+    """Tokens of each prompt, the chat template's included, by the model's own tokenizer: prompts are words that make
+    exactly so many. None: prompts are short sentences."""
     n_items: int = Field(default=5, gt=0)
     """Requests. More than there are prompts ask them again."""
     item_seed: int = Field(default=0, ge=0)
@@ -72,11 +75,14 @@ class LengthSweepWorkload:
             )
             for index in range(options.n_items)
         )
+        prompts = f"{min(len(topics), len(items))} fixed prompts of JouleBed's own"
+        if options.n_input_tokens is not None:
+            prompts = f"prompts of common words, {options.n_input_tokens} tokens each"
         return PreparedWorkload(
             items=items,
-            source=f"{min(len(topics), len(items))} fixed prompts of JouleBed's own, {len(items)} requests of exactly "
-            f"{options.n_output_tokens} tokens each",
+            source=f"{prompts}, {len(items)} requests of exactly {options.n_output_tokens} tokens each",
             settings=options.model_dump(),
+            n_padded_tokens=options.n_input_tokens,
         )
 
     def judge(self, item: WorkItem, answer: str) -> Verdict:

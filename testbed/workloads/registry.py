@@ -10,6 +10,7 @@ WORKLOADS: Registry[Workload] = Registry(
         "superglue": Entry("testbed.workloads.superglue_workload:SuperGlueWorkload"),
         "prompt_suite": Entry("testbed.workloads.prompt_suite_workload:PromptSuiteWorkload"),
         "length_sweep": Entry("testbed.workloads.length_sweep:LengthSweepWorkload"),
+        "open_loop": Entry("testbed.workloads.open_loop:OpenLoopWorkload"),
         "fake": Entry("testbed.workloads.fake_workload:FakeWorkload"),
     },
 )

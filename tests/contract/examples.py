@@ -13,6 +13,7 @@ from contract.node_info import (
     NodeInfo,
     TemperatureReading,
 )
+from contract.serving import PolicySpec, ServingReport, ServingSpec, Spread, TableSpec
 from contract.telemetry import TelemetryMark, TelemetrySample, TelemetrySeries
 from contract.trial_result import (
     ArtifactRef,
@@ -91,6 +92,83 @@ NODE = NodeIdentity(
     python_version="3.11.7",
     packages={"vllm": "0.11.0"},
     hardware_sha256="a" * 64,
+)
+
+SERVING_SPEC = SPEC.model_copy(
+    update={
+        "devices": [],
+        "workload": WorkloadSpec(
+            name="open_loop",
+            concurrency=32,
+            options={
+                "duration_s": 3600.0,
+                "arrivals": {"kind": "poisson", "rate_per_s": 0.8},
+                "arrival_seed": 7,
+                "n_input_tokens": 500,
+                "n_output_tokens": 300,
+            },
+        ),
+        "actuators": [ActuatorSpec(name="nvml_clock", domain="gpu:0", setting={"clock_mhz": 1410.0})],
+        "serving": ServingSpec(
+            policy=PolicySpec(
+                name="deadline",
+                options={"max_batch": 32},
+                table=TableSpec(
+                    source="golden",
+                    clock_mhz=[705.0, 1410.0],
+                    batch_sizes=[1, 2],
+                    latency_s=[[6.0, 6.2], [3.0, 3.1]],
+                    power_w=[[90.0, 95.0], [180.0, 190.0]],
+                    n_input_tokens=500,
+                    n_output_tokens=300,
+                ),
+            ),
+            slo_s=11.0,
+            ttft_slo_s=2.0,
+            tpot_slo_s=0.05,
+            queue_limit=100,
+            clock_domain="gpu:0",
+        ),
+    }
+)
+
+SERVING_REPORT = ServingReport(
+    policy="deadline",
+    policy_settings={"table": "golden", "slo_s": 11.0},
+    slo_s=11.0,
+    ttft_slo_s=2.0,
+    tpot_slo_s=0.05,
+    n_arrived=2880,
+    n_served=2870,
+    n_lost=8,
+    n_unfinished=2,
+    n_judged=2879,
+    n_met=2850,
+    slo_share=2850 / 2879,
+    ttft_share=0.5,
+    tpot_share=1.0,
+    latency=Spread(n=2870, mean_s=7.5, p50_s=7.25, p99_s=10.5),
+    ttft=Spread(n=2870, mean_s=1.5, p50_s=1.25, p99_s=4.5),
+    tpot=Spread(n=2870, mean_s=0.02, p50_s=0.02, p99_s=0.04),
+    throughput_per_s=0.797,
+    n_batches=410,
+    batch_sizes={"1": 2, "7": 408},
+    n_decisions=411,
+    n_waits=1,
+    decision_mean_s=2e-5,
+    decision_max_s=4e-4,
+    clock_domain="gpu:0",
+    n_switches=37,
+    switch_mean_s=0.05,
+    switch_mean_j=4.5,
+    service_energy_j=330000.0,
+    switch_energy_j=166.5,
+    idle_energy_j=20000.0,
+    energy_per_request_j=115.0,
+    study_energy_per_request_j=805.0,
+    whole_energy_per_request_j=122.0,
+    energy_note="switches are shorter than a sampling period: their energy is interpolated",
+    settings={"arrival_kind": "poisson", "rate_per_s": 0.8, "arrival_seed": 7},
 )
 
 RESULT = TrialResult(
@@ -227,6 +305,7 @@ RESULT = TrialResult(
         gpu_memory_peak_bytes=17179869184,
         throttled_share=0.0,
     ),
+    serving=SERVING_REPORT,
     node=NODE,
     artifacts=[ArtifactRef(name="requests.jsonl", size_bytes=1234, sha256="c" * 64)],
 )
@@ -254,6 +333,7 @@ EXAMPLES = {
         disk_free_bytes=10_000_000_000,
         disk_total_bytes=500_000_000_000,
     ),
+    "serving_spec": SERVING_SPEC,
     "check_request": CheckRequest(specs=[SPEC]),
     "check_report": CheckReport(
         problems=[CheckProblem(run_id=SPEC.run_id, error=ModelNotFoundError("No model there. Download it.").body())]

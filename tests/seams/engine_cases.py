@@ -1,4 +1,4 @@
-"""How the behaviour suite builds each engine."""
+"""How the behaviour suite builds each engine that writes text; `simulated` does not, and has a suite of its own."""
 
 from dataclasses import dataclass
 from typing import Any

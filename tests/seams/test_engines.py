@@ -15,7 +15,7 @@ from contract.errors import (
     ModelNotFoundError,
 )
 from contract.trial_spec import SamplingSpec
-from testbed.engines.base import Completion, GenerationRequest
+from testbed.engines.base import Completion, ContinuousEngine, GenerationRequest
 from testbed.engines.model_source import find_model
 from tests.seams.engine_cases import CASES, MAX_CONCURRENCY, MODEL_LEN
 
@@ -144,6 +144,61 @@ def test_an_error_in_the_callback_leaves_the_engine_usable(loaded):
     with pytest.raises(Stop):
         loaded.engine.generate(questions(6, max_tokens=32), concurrency=2, on_completion=stop)
     assert len(loaded.engine.generate(questions(2), concurrency=2)) == 2
+
+
+class Plan:
+    """Hands requests over by plan: at its n-th question those of `begins[n]`; then nothing more."""
+
+    def __init__(self, *begins: list[int]) -> None:
+        self.begins = list(begins)
+        self.in_flight: list[int] = []
+
+    def take(self, n_in_flight: int) -> list[int]:
+        self.in_flight.append(n_in_flight)
+        return self.begins.pop(0) if self.begins else []
+
+    def wait(self) -> bool:
+        return bool(self.begins)
+
+
+@pytest.fixture
+def continuous(loaded):
+    if not isinstance(loaded.engine, ContinuousEngine):
+        pytest.skip(f"{loaded.case.name} serves whole batches")
+    return loaded.engine
+
+
+def test_a_request_joins_those_in_flight(continuous):
+    source, done = Plan([0], [], [1, 2], [], [3]), []
+    continuous.serve(questions(4, max_tokens=24, ignore_eos=True), source, on_completion=done.append)
+    assert sorted(each.request_id for each in done) == ["q0", "q1", "q2", "q3"]
+    assert {each.n_output_tokens for each in done} == {24}
+    by_id = {each.request_id: each for each in done}
+    # The second and third began while the first was under way, and none of its tokens was lost over it.
+    assert by_id["q0"].submitted_ns < by_id["q1"].submitted_ns < by_id["q0"].finished_ns
+    assert most_in_flight(done) == 4 and max(source.in_flight) == 4
+    for each in done:
+        assert each.submitted_ns < each.token_ns[0] and list(each.token_ns) == sorted(each.token_ns)
+
+
+def test_a_continuous_run_ends_when_nothing_comes_any_more_and_skips_what_never_came(continuous):
+    done: list[Completion] = []
+    continuous.serve(questions(3), Plan([], [1], [], []), on_completion=done.append)
+    assert [each.request_id for each in done] == ["q1"]
+    continuous.serve(questions(3), Plan(), on_completion=done.append)
+    assert len(done) == 1
+
+
+def test_a_continuous_run_refuses_too_many_and_a_prompt_too_long(continuous):
+    asked = questions(MAX_CONCURRENCY + 1, max_tokens=24, ignore_eos=True)
+    with pytest.raises(InvalidRequestError, match="max_concurrency"):
+        continuous.serve(asked, Plan(list(range(MAX_CONCURRENCY + 1))), on_completion=lambda done: None)
+    long = ask("word " * 2 * MODEL_LEN, request_id="long-one")
+    seen: list[Completion] = []
+    with pytest.raises(InvalidRequestError, match="long-one"):
+        continuous.serve([ask("Hello?"), long], Plan([0], [1]), on_completion=seen.append)
+    # and the engine is still good
+    assert continuous.generate([ask("Hello?")], concurrency=1)[0].n_output_tokens > 0
 
 
 def test_a_missing_model_is_named_before_anything_is_loaded(case):

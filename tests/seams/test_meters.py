@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -16,6 +17,7 @@ from contract.errors import InvalidOptionError, MeterError, MeterUnavailableErro
 from contract.trial_result import EnergyMethod
 from contract.trial_spec import MeterSpec
 from energy.integrate import CumulativeEnergy
+from testbed.clock import SystemClock
 from testbed.meters.base import Meter
 from testbed.meters.energibridge_meter import EnergiBridgeMeter
 from testbed.meters.estimate_meter import EstimateMeter
@@ -26,8 +28,11 @@ from testbed.meters.nvml_meter import NvmlMeter
 from testbed.meters.rapl_meter import RaplMeter
 from testbed.meters.registry import METERS
 from testbed.meters.selection import MeterSelector
+from testbed.meters.simulated_meter import SimulatedMeter
 from testbed.meters.tegrastats_meter import TegrastatsMeter
 from testbed.meters.thermometer import SystemThermometer
+from testbed.simulation.service_table import ServiceTable
+from testbed.simulation.simulated_machine import SimulatedMachine
 from tests.testbed.nvml_double import GpuDouble, NvmlDouble
 from tests.testbed.sysfs_double import jetson, powercap, put
 
@@ -51,6 +56,19 @@ def nobody_else() -> ForeignProcesses:
     return ForeignProcesses(lambda: set(), is_namespaced=False)
 
 
+def simulated() -> SimulatedMeter:
+    meter = SimulatedMeter(period_s=PERIOD_S)
+    table = ServiceTable(
+        clock_mhz=np.array([705.0, 1410.0]),
+        batch_sizes=np.array([1]),
+        latency_s=np.array([[2.0], [1.0]]),
+        power_w=np.array([[100.0], [200.0]]),
+        source="made up",
+    )
+    meter.connect(SimulatedMachine(table, SystemClock(), lambda: 1410.0, idle_power_w=50.0))
+    return meter
+
+
 MAKERS: dict[str, Callable[[Path], Meter]] = {
     "fake": lambda folder: FakeMeter(period_s=PERIOD_S),
     "estimate": lambda folder: EstimateMeter(period_s=PERIOD_S, busy_s=time.monotonic, n_cores=2),
@@ -59,6 +77,7 @@ MAKERS: dict[str, Callable[[Path], Meter]] = {
     "jetson": lambda folder: JetsonMeter(period_s=PERIOD_S, **jetson(folder / "jetson")),  # type: ignore[arg-type]
     "tegrastats": lambda folder: TegrastatsMeter(period_s=PERIOD_S, program=str(TEGRASTATS)),
     "energibridge": lambda folder: EnergiBridgeMeter(period_s=PERIOD_S, program=str(STAND_IN)),
+    "simulated": lambda folder: simulated(),
 }
 
 
