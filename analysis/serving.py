@@ -31,9 +31,9 @@ _REFERENCE = "static_high"
 FIGURES: Mapping[str, Callable[[ServingReport], float | None]] = {
     "efficiency_per_kj": lambda report: _efficiency(report),
     "slo_share": lambda report: report.slo_share,
-    "energy_per_request_j": lambda report: report.energy_per_request_j,
+    "service_energy_per_request_j": lambda report: report.service_energy_per_request_j,
     "study_energy_per_request_j": lambda report: report.study_energy_per_request_j,
-    "whole_energy_per_request_j": lambda report: report.whole_energy_per_request_j,
+    "energy_per_request_j": lambda report: report.energy_per_request_j,
     "latency_mean_s": lambda report: report.latency.mean_s,
     "latency_p99_s": lambda report: report.latency.p99_s,
     "throughput_per_s": lambda report: report.throughput_per_s,
@@ -52,7 +52,7 @@ FIGURES: Mapping[str, Callable[[ServingReport], float | None]] = {
 
 def _efficiency(report: ServingReport) -> float | None:
     """Requests served within the objective for a kilojoule of all that flowed."""
-    whole_j = report.whole_energy_per_request_j
+    whole_j = report.energy_per_request_j
     return 1000 * report.n_met / (whole_j * report.n_served) if whole_j and report.n_served else None
 
 
@@ -222,7 +222,7 @@ def _with_saving(row: PolicyRow, reference: PolicyRow | None) -> PolicyRow:
     """Against `static_high` on the same arrivals: the difference of a seed has less noise than that of two means."""
     if reference is None or row is reference:
         return row
-    name = "whole_energy_per_request_j"
+    name = "energy_per_request_j"
     own, other = row.by_seed[name], reference.by_seed[name]
     savings = [1 - own[seed] / other[seed] for seed in sorted(own.keys() & other.keys()) if other[seed] > 0]
     if not savings:

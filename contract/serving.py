@@ -146,12 +146,12 @@ class ServingReport(WireModel):
     switch_energy_j: Joules | None = None
     idle_energy_j: Joules | None = None
     """The rest of the measured phase."""
-    energy_per_request_j: Joules | None = None
+    service_energy_per_request_j: Joules | None = None
     """`service_energy_j` / `n_served`: the energy of a batch is divided over it."""
     study_energy_per_request_j: Joules | None = None
     """Undivided, as in the study: each request is charged with all energy of its whole batch (continuous: of the time
     that it was in flight). No joules that anybody could save: for comparison with published figures alone."""
-    whole_energy_per_request_j: Joules | None = None
+    energy_per_request_j: Joules | None = None
     """All energy of the measured phase / `n_served`, idling and switching included."""
     energy_note: str = ""
     """Why there is no energy, or what it cannot resolve, in words."""

@@ -112,9 +112,9 @@ def _energies(
         "switch_energy_j": float(switch_j.sum()) if record.switches else 0.0,
         "switch_mean_j": float(switch_j.mean()) if record.switches else None,
         "idle_energy_j": whole_j - float(service_j) - switch_outside_j,
-        "energy_per_request_j": float(service_j) / n_served,
+        "service_energy_per_request_j": float(service_j) / n_served,
         "study_energy_per_request_j": undivided_j / n_served,
-        "whole_energy_per_request_j": whole_j / n_served,
+        "energy_per_request_j": whole_j / n_served,
         "energy_note": _resolution(cumulative, spans or own, record),
     }
 

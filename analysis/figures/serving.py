@@ -19,7 +19,7 @@ def serving_figure(case: ServingCase) -> "Figure":
     Raises:
         UsageError: no policy has both figures.
     """
-    name = "whole_energy_per_request_j"
+    name = "energy_per_request_j"
     rows = [row for row in case.rows if row.mean(name) is not None and row.mean("slo_share") is not None]
     if not rows:
         raise UsageError(f"{case.name}: no policy has an energy: there is no figure.")

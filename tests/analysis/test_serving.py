@@ -39,9 +39,9 @@ def report(policy: str, seed: int, **changes: Any) -> ServingReport:
         "tpot": Spread(n=0),
         "throughput_per_s": 0.8,
         "n_batches": 20,
-        "energy_per_request_j": joules,
+        "service_energy_per_request_j": joules,
         "study_energy_per_request_j": 5 * joules,
-        "whole_energy_per_request_j": joules + 10,
+        "energy_per_request_j": joules + 10,
         "is_simulated": True,
     }
     return ServingReport.model_validate(fields | changes)
@@ -81,10 +81,10 @@ def test_means_have_intervals_over_seeds_and_savings_are_paired_by_seed() -> Non
     (case,) = serving_cases(experiment(*JOULES))
     rows = {row.policy: row for row in case.rows}
     fixed = rows["fixed_clock"]
-    assert fixed.seeds == SEEDS and fixed.mean("energy_per_request_j") == pytest.approx(116.0)
+    assert fixed.seeds == SEEDS and fixed.mean("service_energy_per_request_j") == pytest.approx(116.0)
     assert fixed.mean("study_energy_per_request_j") == pytest.approx(580.0)
     # Student's t with two degrees of freedom: 4.303 x sd 1 / sqrt(3).
-    assert fixed.means["energy_per_request_j"].half_width == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert fixed.means["service_energy_per_request_j"].half_width == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     assert fixed.mean("efficiency_per_kj") == pytest.approx(sum(980 / (125 + s) for s in SEEDS) / 3)
     # What a seed adds to both is no part of their difference.
     assert fixed.saving is not None and fixed.saving.mean is not None and fixed.saving.half_width is not None
@@ -134,9 +134,9 @@ def test_text_says_what_is_simulated_and_what_was_not_measured(tmp_path: Path) -
     text = serving_text(cases)
     assert "SIMULATED" in text and "Fewer than ten seeds" in text and "nobody can save it" in text
     assert "SIMULATED" not in serving_text(serving_cases(experiment(*JOULES, is_simulated=False)))
-    unmeasured = serving_cases(experiment("static_high", energy_per_request_j=None, whole_energy_per_request_j=None))
+    unmeasured = serving_cases(experiment("static_high", service_energy_per_request_j=None, energy_per_request_j=None))
     row = next(csv.DictReader(io.StringIO(serving_csv(unmeasured))))
-    assert row["energy_per_request_j"] == "" and row["slo_share"] == "0.98"
+    assert row["service_energy_per_request_j"] == "" and row["slo_share"] == "0.98"
     with pytest.raises(UsageError, match="no policy has an energy"):
         serving_figure(unmeasured[0])
     save_figure(serving_figure(cases[0]), tmp_path / "case")

@@ -164,9 +164,9 @@ SERVING_REPORT = ServingReport(
     service_energy_j=330000.0,
     switch_energy_j=166.5,
     idle_energy_j=20000.0,
-    energy_per_request_j=115.0,
+    service_energy_per_request_j=115.0,
     study_energy_per_request_j=805.0,
-    whole_energy_per_request_j=122.0,
+    energy_per_request_j=122.0,
     energy_note="switches are shorter than a sampling period: their energy is interpolated",
     settings={"arrival_kind": "poisson", "rate_per_s": 0.8, "arrival_seed": 7},
 )

@@ -94,8 +94,8 @@ def test_a_simulated_study_ends_in_its_table(tmp_path: Path) -> None:
         assert [setting.is_restored for setting in trial.settings] == [True]
     (case,) = json.loads(analysed(folder, "--json"))
     figures: dict[str, Any] = {row["policy"]: row["figures"] for row in case["policies"]}
-    saved = figures["deadline_energy"]["energy_per_request_j"]["mean"]
-    assert saved < figures["static_high"]["energy_per_request_j"]["mean"]
+    saved = figures["deadline_energy"]["service_energy_per_request_j"]["mean"]
+    assert saved < figures["static_high"]["service_energy_per_request_j"]["mean"]
     assert "SIMULATED" in analysed(folder, "--out", str(tmp_path / "report"))
     assert (tmp_path / "report" / "case_0.png").exists()
 
@@ -108,8 +108,8 @@ def test_an_engine_in_real_time_serves_batch_by_batch_and_continuously(tmp_path:
         assert report is not None and report.n_served == report.n_arrived > 10 and not report.is_simulated
         assert report.latency.mean_s is not None and report.ttft.mean_s is not None
         assert report.latency.mean_s > report.ttft.mean_s > 0
-        assert report.energy_per_request_j is not None and report.whole_energy_per_request_j is not None
-        assert report.energy_per_request_j <= report.whole_energy_per_request_j
+        assert report.service_energy_per_request_j is not None and report.energy_per_request_j is not None
+        assert report.service_energy_per_request_j <= report.energy_per_request_j
         records = [
             json.loads(line)
             for line in (folder / "runs" / trial.run_id / trial.attempt_id / "requests.jsonl").read_text().splitlines()

@@ -91,10 +91,10 @@ def test_energy_in_all_definitions() -> None:
     assert report.service_energy_j == pytest.approx(1000.0)
     assert report.switch_energy_j == pytest.approx(5.0) and report.switch_mean_j == pytest.approx(5.0)
     assert report.idle_energy_j == pytest.approx(35.0)
-    assert report.energy_per_request_j == pytest.approx(1000.0 / 3)
+    assert report.service_energy_per_request_j == pytest.approx(1000.0 / 3)
     # The study: the second batch's 800 J are charged to each of its two requests.
     assert report.study_energy_per_request_j == pytest.approx((200 + 2 * 800) / 3)
-    assert report.whole_energy_per_request_j == pytest.approx(1040.0 / 3)
+    assert report.energy_per_request_j == pytest.approx(1040.0 / 3)
 
 
 def test_continuous_batching_charges_time_in_flight_once_and_undivided_to_each() -> None:
@@ -108,9 +108,9 @@ def test_continuous_batching_charges_time_in_flight_once_and_undivided_to_each()
 
 def test_what_was_not_measured_is_none_with_its_reason() -> None:
     without = serving_report(SPEC, record(), REQUESTS, [], "nothing was measured")
-    assert without.energy_per_request_j is None and without.energy_note == "nothing was measured"
+    assert without.service_energy_per_request_j is None and without.energy_note == "nothing was measured"
     short = Trace("gpu:0", "gpu", "counter", EnergyMethod.COUNTER, "test", TIME_S[:2], COUNTER_J[:2])
-    assert serving_report(SPEC, record(), REQUESTS, [short]).energy_per_request_j is None
+    assert serving_report(SPEC, record(), REQUESTS, [short]).service_energy_per_request_j is None
     blind = [each.model_copy(update={"first_token_s": None, "token_s": []}) for each in REQUESTS]
     report = serving_report(SPEC, record(), blind, [TRACE])
     assert report.ttft_share is None and report.tpot_share is None and report.ttft.mean_s is None
@@ -118,4 +118,4 @@ def test_what_was_not_measured_is_none_with_its_reason() -> None:
 
 def test_nothing_served_is_no_division() -> None:
     report = serving_report(SPEC, record(n_arrived=2, batches=[], switches=[]), [], [TRACE])
-    assert report.n_served == 0 and report.slo_share == 0.0 and report.energy_per_request_j is None
+    assert report.n_served == 0 and report.slo_share == 0.0 and report.service_energy_per_request_j is None
