@@ -1,6 +1,7 @@
 """A serving case from the command line, and from the folder of an earlier training."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,25 @@ def kept_case(folder: Path, table: ServiceTable | None = None, **changed: Any) -
             f"{folder} has no training that can be read ({error}). Make one: "
             f"python -m control train TABLE --out {folder}"
         ) from error
+
+
+def named_files(given: Sequence[str]) -> dict[str, Path]:
+    """`LABEL=FILE` of the command line.
+
+    Raises:
+        UsageError: one has no label, or its file is not there.
+    """
+    found = {}
+    for text in given:
+        label, mark, name = text.partition("=")
+        if not (label and mark and name):
+            raise UsageError(f"--ablation {text}: give a label and a policy file, such as 'no RL=FILE'.")
+        if not Path(name).is_file():
+            raise UsageError(
+                f"--ablation {text}: {name} is no file. `train` writes seed_N.safetensors and checkpoints."
+            )
+        found[label] = Path(name)
+    return found
 
 
 def _stored(case: ServingCase, slo_share: float) -> dict[str, Any]:

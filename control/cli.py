@@ -165,11 +165,17 @@ def evaluate(
     slo_share: Annotated[float | None, typer.Option(min=0.01, max=0.9999, help=_SHARE_HELP)] = None,
     input_len: Annotated[int | None, typer.Option(min=1, help=_INPUT_HELP)] = None,
     output_len: Annotated[int | None, typer.Option(min=1, help=_OUTPUT_HELP)] = None,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=FILE", help="A policy file to compare with, such as a checkpoint; may be repeated."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results: FOLDER/evaluation.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
 ) -> None:
     """Run what was learned beside the constant, the rules and the plan, on arrivals that nothing was trained on."""
-    from control.case_options import kept_case
+    from control.case_options import kept_case, named_files
     from control.evaluate_command import evaluate_command
     from testbed.simulation.service_table import read_service_table
 
@@ -178,7 +184,15 @@ def evaluate(
         folder, other, slo_s=slo_s, rate_per_s=rate, cv=cv, idle_power_w=idle_power_w, duration_s=duration_s
     )
     seeds = range(first_seed, first_seed + n_seeds)
-    evaluate_command(case, slo_share or share, folder, seeds, out or folder / "evaluation", as_json=as_json)
+    evaluate_command(
+        case,
+        slo_share or share,
+        folder,
+        seeds,
+        out or folder / "evaluation",
+        ablations=named_files(ablation or []),
+        as_json=as_json,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

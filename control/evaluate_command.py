@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from contract.errors import UsageError
-from control.entrants import CONSTANT, baselines, learned
+from control.entrants import CONSTANT, baselines, from_file, learned
 from control.evaluation import EvaluationLog, Interval, Standing, evaluate, standings
 from control.feasibility import feasibility
 from control.serving_case import ServingCase
@@ -22,7 +22,14 @@ _LOG = "runs.jsonl"
 
 
 def evaluate_command(
-    case: ServingCase, slo_share: float, folder: Path, seeds: Sequence[int], out: Path, *, as_json: bool
+    case: ServingCase,
+    slo_share: float,
+    folder: Path,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    ablations: Mapping[str, Path],
+    as_json: bool,
 ) -> None:
     """Evaluate, write the table and the figure, and print.
 
@@ -32,13 +39,18 @@ def evaluate_command(
         folder: of the training.
         seeds: of the arrivals.
         out: folder for the results; runs that it has are not done again.
+        ablations: label -> policy file, compared as well.
         as_json: print JSON.
 
     Raises:
         UsageError: the results cannot be written.
     """
     possible = feasibility(case, slo_share)
-    entrants = [*baselines(case, slo_share), *learned(case, folder)]
+    entrants = [
+        *baselines(case, slo_share),
+        *learned(case, folder),
+        *(from_file(case, path, "learned", label, "ablation") for label, path in ablations.items()),
+    ]
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
