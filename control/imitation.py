@@ -22,9 +22,11 @@ class Teacher(Protocol):
 
     Attributes:
         price_j: joules that a miss is worth to it; None: it weighs them in another way.
+        margin: what it aims at above the wanted share, so that other seeds have that too; None: it does not tell.
     """
 
     price_j: float | None
+    margin: float | None
 
     def actions(self, env: VectorEnv) -> Ints:
         """The action for each copy as it stands now.
@@ -48,6 +50,7 @@ class PlanTeacher:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.price_j: float | None = plan.price_j
+        self.margin: float | None = plan.about.get("margin")
 
     def actions(self, env: VectorEnv) -> Ints:
         """See `Teacher`."""

@@ -25,6 +25,7 @@ VALIDATION_SEED = 1_000_000_000
 """First seed of the arrivals that choose among what was learned; never used for training or evaluation."""
 
 _USUAL_PRICE = 5.0
+_USUAL_MARGIN = 0.001
 
 TRAINING_SEED = 2_000_000_000
 """Added to a learner's seed: the arrivals that it trains on."""
@@ -52,7 +53,8 @@ class LearnerConfig:
         miss_price: of a missed request at the start, in units of a request's energy; None: the teacher's own, and 5
             without one.
         price_rate: how quickly the price follows; 0: it stays.
-        margin: added to the wanted share in training and validation, so that it is met on other seeds.
+        margin: added to the wanted share in training and validation, so that it is met on other seeds; None: the
+            teacher's own, and 0.001 without one.
         n_validation: episodes that choose among checkpoints.
         check_every: rollouts between two of them.
         imitation: None: PPO alone, from random weights.
@@ -74,7 +76,7 @@ class LearnerConfig:
     hidden: tuple[int, ...] = (128, 128)
     miss_price: float | None = None
     price_rate: float = 0.1
-    margin: float = 0.001
+    margin: float | None = None
     n_validation: int = 64
     check_every: int = 6
     imitation: ImitationConfig | None = field(default_factory=ImitationConfig)
@@ -167,6 +169,11 @@ def learn(
     torch.set_num_threads(1)
     validation = VectorEnv(case, config.n_validation, batches)
     scale_j = _scale_j(case)
+    margin = config.margin
+    if margin is None:
+        margin = teacher.margin if teacher is not None and teacher.margin is not None else _USUAL_MARGIN
+    # Never all of what is left to the requests.
+    wanted_share = slo_share + min(margin, (1 - slo_share) / 2)
     price = config.miss_price
     if price is None:
         price = teacher.price_j / scale_j if teacher is not None and teacher.price_j is not None else _USUAL_PRICE
@@ -195,7 +202,7 @@ def learn(
         device="cpu",
     )
     actor = torch.nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net)
-    judge = _Judge(case, slo_share + config.margin, validation, actor, config, on_checkpoint)
+    judge = _Judge(case, wanted_share, validation, actor, config, on_checkpoint)
     agreement = None
     if config.imitation is not None and teacher is not None:
         rounds = config.imitation.n_rounds
@@ -209,7 +216,7 @@ def learn(
         )
         judge.look("imitation", 0, price)
     if n_updates:
-        watcher = _watcher(env, judge, config, slo_share + config.margin, lambda i: on_progress("ppo", i, n_updates))
+        watcher = _watcher(env, judge, config, wanted_share, lambda i: on_progress("ppo", i, n_updates))
         if agreement is not None:
             # Of a teacher's policy the values must be known before it is changed by them.
             _freeze(actor, True)
