@@ -104,6 +104,8 @@ class Bench:
         path.write_text(spec().model_dump_json())
         node = self.start(sys.executable, str(NODE), str(self.data_dir), "a1", str(path))
         self.wait_until_measuring("a1")
+        # On a busy machine the child may measure before the node has noted its process.
+        until((self.data_dir / "attempts" / "a1" / attempt_folder.PROCESS).exists, "the node has noted its child")
         self.started.append(psutil.Process(self.child_pid()))
         return node
 
