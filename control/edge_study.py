@@ -34,9 +34,9 @@ from control.edge_search import (
 )
 from control.edge_training import ADAPTIVE_GRPO, OnlineConfig, fine_tune, pretrain
 from control.grpo import Checkpoint, GrpoConfig, GrpoLearner
-from testbed.simulation.orin import SimulatedOrin, held_out_errors
+from testbed.simulation.orin import SimulatedOrin, errors_on, held_out_errors
 from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
-from testbed.simulation.orin_thermal import ThermalFit, fit_thermal
+from testbed.simulation.orin_thermal import HEATING, ThermalFit, fit_thermal
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ def search_study(
     log: OrinGrid,
     seeds: Sequence[int],
     n_measurements: int = 300,
-    n_pretraining: int = 300,
+    n_pretraining: int = 10,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[SearchRow]:
     """Every way with the same number of noisy measurements, fan on.
@@ -291,11 +291,15 @@ def main(
     if seeds < 1:
         raise UsageError("Give 1 seed or more.")
     torch.set_num_threads(1)
-    fan_on = read_orin_grid(grid_fan_on)
-    case, fit = simulated_case(fan_on, read_orin_grid(grid_fan_off))
+    fan_on, fan_off_log = read_orin_grid(grid_fan_on), read_orin_grid(grid_fan_off)
+    case, fit = simulated_case(fan_on, fan_off_log)
     typer.echo(f"{fan_on.source}: {len(fan_on)} rows, twice {fan_on.repeated}, missing {fan_on.missing}")
     errors = held_out_errors(fan_on)
-    typer.echo("held out: " + ", ".join(f"{name} {error:.1%}" for name, error in errors.items()))
+    row = np.arange(len(fan_off_log))
+    undisturbed = np.any([(row >= first) & (row < after) for first, after in HEATING], axis=0)
+    off_errors = errors_on(case.board, fan_off_log.rows(undisturbed))
+    for name, each in (("held out", errors), ("fan off, heating", off_errors)):
+        typer.echo(f"{name}: " + ", ".join(f"{quantity} {error:.1%}" for quantity, error in each.items()))
     typer.echo("\n".join(thermal_lines(fit)))
     wanted = range(first_seed, first_seed + seeds)
     found: list[SearchRow] = []
@@ -309,6 +313,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     rows = {
         "errors": errors,
+        "errors_fan_off": off_errors,
         "thermal": asdict(fit),
         "search": [asdict(row) for row in found],
         "fan_off": [asdict(row) for row in stopped],

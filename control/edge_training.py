@@ -31,7 +31,7 @@ class OnlineConfig:
         fan_off_share: of the states, 0 to 1.
     """
 
-    n_updates: int = 600
+    n_updates: int = 400
     n_states: int = 12
     coldest_c: float = 55.0
     hottest_c: float = 98.0

@@ -328,3 +328,23 @@ def held_out_errors(grid: OrinGrid, share: float = 0.2, seeds: Sequence[int] = (
         for name, values in found.items():
             errors.setdefault(name, []).append(np.abs(values / truth[name] - 1))
     return {name: float(np.concatenate(each).mean()) for name, each in errors.items()}
+
+
+def errors_on(board: SimulatedOrin, grid: OrinGrid) -> dict[str, float]:
+    """Mean absolute error of a board at another log's cells, all layers, relative to what was measured there.
+
+    Args:
+        board: simulated.
+        grid: another log, such as one with the fan off, or some of its rows.
+
+    Returns:
+        MAPE, as a share, of the same quantities as `held_out_errors`.
+
+    Raises:
+        OrinGridError: a cell that the board does not have.
+    """
+    layers = np.full(len(grid), board.exits.n_layers)
+    found = board.service(grid.prefill_bin, grid.decode_bin, grid.batch.astype(float), layers)
+    truth = {**grid.figures, "latency_s": grid.latency_s}
+    names = (*QUANTITIES[:4], "latency_s", "energy_j")
+    return {name: float(np.abs(getattr(found, name) / truth[name] - 1).mean()) for name in names}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.errors import UsageError
-from testbed.simulation.orin import BoardState, ExitModel, OrinSetting, SimulatedOrin, held_out_errors
+from testbed.simulation.orin import BoardState, ExitModel, OrinSetting, SimulatedOrin, errors_on, held_out_errors
 from testbed.simulation.orin_grid import OrinGrid, OrinGridError, read_orin_grid
 from testbed.simulation.orin_thermal import ThermalFit, ThermalModel, fit_thermal
 from tests.testbed.orin_logs import BATCHES, GAP_S, JETSON, TRUTH, Row, fan_off_rows, fan_on_rows, row, write_log
@@ -202,6 +202,10 @@ def test_at_its_limit_the_board_throttles_and_stays_there(board: SimulatedOrin) 
     assert min(run.temp_c for run in late) > board.throttle.release_c - 1
 
 
+def test_a_board_has_no_error_at_its_own_cells(board: SimulatedOrin, grid: OrinGrid) -> None:
+    assert max(errors_on(board, grid).values()) < 1e-9
+
+
 def test_held_out_cells_of_a_linear_grid_are_found_exactly(grid: OrinGrid) -> None:
     errors = held_out_errors(grid, share=0.05, seeds=(0,))
     assert set(errors) == {"prefill_s", "decode_s", "prefill_power_w", "decode_power_w", "latency_s", "energy_j"}
@@ -231,6 +235,21 @@ def test_the_published_logs_and_their_defects(published: tuple[OrinGrid, OrinGri
     slowest = int(fan_off.latency_s.argmax())
     assert fan_off.latency_s[slowest] == pytest.approx(19.6863)
     assert fan_off.figures["temp_c"][slowest] == pytest.approx(89.32, abs=0.01)
+
+
+@needs_shared
+def test_at_its_limit_the_published_board_is_slower(published: tuple[OrinGrid, OrinGrid]) -> None:
+    fan_on, fan_off = published
+    board = SimulatedOrin.of(fan_on, TRUTH)
+    cells = (fan_off.prefill_bin, fan_off.decode_bin, fan_off.batch.astype(float))
+    ratio = fan_off.latency_s / board.service(*cells, np.full(len(fan_off), 16)).latency_s
+    temp_c, place = fan_off.figures["temp_c"], np.arange(len(fan_off))
+    hot = temp_c >= 98.5
+    undisturbed = (temp_c < 98) & ((place < 371) | (place > 401))
+    assert (hot.sum(), undisturbed.sum()) == (84, 471)
+    assert float(np.median(ratio[hot])) == pytest.approx(1.044, abs=0.001)
+    assert float(ratio[hot].max()) == pytest.approx(1.215, abs=0.001)
+    assert float(np.median(ratio[undisturbed])) == pytest.approx(0.967, abs=0.001)
 
 
 @needs_shared
