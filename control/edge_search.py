@@ -79,7 +79,7 @@ def tpe_search(case: EdgeCase, measure: Measure, n_measurements: int, seed: int)
         UsageError: Optuna is not installed.
     """
     try:
-        import optuna
+        import optuna  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise UsageError("The Bayesian optimiser needs Optuna: pip install optuna.") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
