@@ -1,0 +1,120 @@
+"""Training for edge control: first from a grid log, then on the simulated board with the fan on and off."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import UsageError
+from control.edge_case import EdgeCase, log_rewards
+from control.grpo import GrpoConfig, GrpoLearner, GrpoUpdate
+from testbed.simulation.orin_grid import Cell, OrinGrid
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+ADAPTIVE_GRPO = GrpoConfig(group_size=32, n_epochs=3, learning_rate=0.002, entropy_weight=0.05)
+"""For many states, on the simulated board."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Training on the simulated board.
+
+    Attributes:
+        n_updates: of the policy.
+        n_states: drawn for each update; a group of actions is compared from each.
+        coldest_c: of the states.
+        hottest_c: of them; above the limit, so that a way back is learned.
+        fan_off_share: of the states, 0 to 1.
+    """
+
+    n_updates: int = 400
+    n_states: int = 12
+    coldest_c: float = 55.0
+    hottest_c: float = 98.0
+    fan_off_share: float = 0.6
+
+
+def pretrain(case: EdgeCase, learner: GrpoLearner, grid: OrinGrid, n_updates: int, is_fan_on: bool) -> list[GrpoUpdate]:
+    """Learn from a log alone: groups are drawn by the policy, and their rewards looked up.
+
+    A log has neither all batches nor early exits. Groups are drawn as the policy would, given that a setting is in the
+    log; all exit after the last layer, so the exit's head learns next to nothing here.
+
+    Args:
+        case: the reward, scaled as in the case.
+        learner: is changed.
+        grid: the log.
+        n_updates: of it.
+        is_fan_on: while the log was made.
+
+    Raises:
+        UsageError: the log has no setting of the case.
+    """
+    lookup = _lookup(case, grid, log_rewards(grid, case.reward))
+    full = case.space.values[3].index(case.board.exits.n_layers)
+    places = {
+        name: {value: i for i, value in enumerate(case.space.values[k])} for k, name in enumerate(case.space.names)
+    }
+    logged = np.array([[places["prefill_bin"][p], places["decode_bin"][d], places["batch"][b]] for p, d, b in lookup])
+    rewards = np.array([each[0] for each in lookup.values()])
+    temps_c = np.array([each[1] for each in lookup.values()])
+    features = case.features(float(temps_c.mean()), is_fan_on)
+    updates = []
+    for _ in range(n_updates):
+        shares = learner.policy.probabilities(features)
+        weight = np.prod([shares[head][logged[:, head]] for head in range(3)], axis=0)
+        drawn = learner.rng.choice(len(logged), learner.config.group_size, p=weight / weight.sum())
+        group = np.column_stack([logged[drawn], np.full(len(drawn), full)])
+        updates.append(learner.update(features[None], group[None], rewards[drawn][None]))
+    return updates
+
+
+def fine_tune(
+    case: EdgeCase,
+    learner: GrpoLearner,
+    config: OnlineConfig | None = None,
+    on_update: Callable[[GrpoUpdate], None] = lambda update: None,
+) -> list[GrpoUpdate]:
+    """Learn on the simulated board: states are drawn, and a group of settings is tried from each.
+
+    Everything is drawn from the learner's own generator, so a resumed learner goes on as one that was never stopped.
+
+    Args:
+        case: the problem.
+        learner: is changed.
+        config: see there.
+        on_update: told of each.
+    """
+    config = config or OnlineConfig()
+    updates = []
+    for _ in range(config.n_updates):
+        temps_c = learner.rng.uniform(config.coldest_c, config.hottest_c, config.n_states)
+        fans = learner.rng.random(config.n_states) >= config.fan_off_share
+        states = list(zip(temps_c.tolist(), fans.tolist(), strict=True))
+        features = np.stack([case.features(temp_c, is_on) for temp_c, is_on in states])
+        groups = np.stack([learner.propose(each) for each in features])
+        rewards = np.stack(
+            [case.next_reward(group, temp_c, is_on) for group, (temp_c, is_on) in zip(groups, states, strict=True)]
+        )
+        updates.append(learner.update(features, groups, rewards))
+        on_update(updates[-1])
+    return updates
+
+
+def _lookup(case: EdgeCase, grid: OrinGrid, rewards: Floats) -> dict[Cell, tuple[float, float]]:
+    """Mean reward and temperature of each logged cell that the case has."""
+    bins, others, batches = (set(each) for each in case.space.values[:3])
+    found: dict[Cell, list[tuple[float, float]]] = {}
+    for cell, reward, temp_c in zip(grid.cells, rewards.tolist(), grid.figures["temp_c"].tolist(), strict=True):
+        if cell[0] in bins and cell[1] in others and cell[2] in batches:
+            found.setdefault(cell, []).append((reward, temp_c))
+    if not found or case.board.exits.n_layers not in case.space.values[3]:
+        raise UsageError(f"{grid.source} has no setting of this case: bins, batches, and all layers. Give another log.")
+    return {
+        cell: (float(np.mean([each[0] for each in rows])), float(np.mean([each[1] for each in rows])))
+        for cell, rows in found.items()
+    }
