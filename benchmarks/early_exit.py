@@ -3,6 +3,7 @@
     python benchmarks/early_exit.py                              # exits after 10, 15, 18, 20, 24, 27 of 30 layers
     python benchmarks/early_exit.py --layers 15 --rounds 20      # one, more rounds
     python benchmarks/early_exit.py --by-token                   # by token against fixed, at the same mean depth
+    python benchmarks/early_exit.py --quality                    # entropy, and agreement with all layers; no times
 
 SmolLM2-135M in 32 bits, one thread, one sequence, the engine's own step. Every arm reads the same tokens. The arms of a
 round take turns token by token, in an order that rotates, so that what else the machine does falls on all of them; time
@@ -87,8 +88,8 @@ class Bench:
         with torch.inference_mode():
             self.ids = self.model.generate(prompt, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False)
 
-    def answer(self, rule: ExitRule) -> Iterator[tuple[float, BatchExit]]:
-        """Seconds of each token after the prompt, as the engine takes them."""
+    def answer(self, rule: ExitRule) -> Iterator[tuple[float, BatchExit, int]]:
+        """Seconds of each token after the prompt, as the engine takes them, and the token that would follow."""
         from transformers import DynamicCache
 
         batch = BatchExit(self.model, DynamicCache(config=self.model.config), rule, 1)
@@ -97,21 +98,28 @@ class Bench:
         for end in range(self.n_prompt + 1, self.n_prompt + self.n_tokens + 1):
             begin_ns = time.thread_time_ns()
             logits = batch.logits(self.ids[:, end - 1 : end], mask[:, :end], positions[:, end - 1 : end], [True])
-            logits.argmax(-1).tolist()
-            yield (time.thread_time_ns() - begin_ns) / 1e9, batch
+            (token,) = logits.argmax(-1).tolist()
+            yield (time.thread_time_ns() - begin_ns) / 1e9, batch, token
 
     def depths(self, rule: ExitRule) -> list[int]:
         """Of the tokens after the prompt."""
-        batch = [batch for _, batch in self.answer(rule)][-1]
+        batch = [batch for _, batch, _ in self.answer(rule)][-1]
         return batch.rows[0].layers[1:]
 
-    def alone(self, work: Callable[[Any], Any]) -> Iterator[tuple[float, None]]:
+    def quality(self, rule: ExitRule) -> tuple[float, float]:
+        """Mean entropy in nats, and the share of tokens on which this exit and the text agree."""
+        steps = list(self.answer(rule))
+        text = self.ids[0, self.n_prompt + 1 :].tolist()
+        agreed = [token == right for (_, _, token), right in zip(steps, text, strict=False)]
+        return statistics.fmean(steps[-1][1].rows[0].entropies_nats[1:]), statistics.fmean(agreed)
+
+    def alone(self, work: Callable[[Any], Any]) -> Iterator[tuple[float]]:
         """Seconds of a part of a token's work, given the state before the head."""
         hidden = torch.randn(1, 1, self.model.config.hidden_size)
         while True:
             begin_ns = time.thread_time_ns()
             work(hidden)
-            yield (time.thread_time_ns() - begin_ns) / 1e9, None
+            yield ((time.thread_time_ns() - begin_ns) / 1e9,)
 
     def rounds(self, arms: dict[str, Rule], parts: dict[str, Callable[[Any], Any]], n: int) -> "Times":
         """Seconds of each arm and part: shape (rounds, tokens)."""
@@ -187,6 +195,14 @@ def compare_fixed(bench: Bench, layers: Sequence[int], n_rounds: int) -> bool:
     return reached
 
 
+def show_quality(bench: Bench, layers: Sequence[int]) -> None:
+    print(f"{'layers':>6}{'mean entropy, nats':>20}{'agrees with all layers':>24}")
+    with torch.inference_mode():
+        for k in (bench.n_layers, *layers):
+            entropy, agreed = bench.quality(ExitRule(k, k))
+            print(f"{k:>6}{entropy:>20.2f}{agreed:>24.2f}")
+
+
 def compare_by_token(bench: Bench, patterns: dict[str, Rule], n_rounds: int) -> bool:
     with torch.inference_mode():
         depths = {name: bench.depths(rule()) for name, rule in patterns.items()}
@@ -233,11 +249,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="at least 3")
     parser.add_argument("--tokens", type=int, default=32, help="of each arm in a round")
     parser.add_argument("--by-token", nargs="*", metavar="PATTERN", help="turn, bursts, extreme, ramp, threshold")
+    parser.add_argument("--quality", action="store_true", help="entropy and agreement of fixed exits; no times")
     parser.add_argument("--shallow", type=int, default=15, help="layers of a sure token in the patterns")
     parser.add_argument("--threshold", type=float, nargs=3, default=[24, 1.5, 0.5], metavar=("LAYER", "NATS", "NATS"))
     given = parser.parse_args()
     bench = Bench(given.tokens)
     n_rounds = max(given.rounds, 3)
+    if given.quality:
+        show_quality(bench, given.layers)
+        return 0
     if given.by_token is None:
         return 0 if compare_fixed(bench, given.layers, n_rounds) else 1
     layer, entropy, hysteresis = given.threshold
