@@ -170,6 +170,8 @@ REQUEST_COLUMNS: dict[str, Column] = {
     "engine_decode_s": Column("number", "s", "Generating, by the engine's own clock."),
     "n_prompt_tokens": Column("integer", "", "Tokens read."),
     "n_output_tokens": Column("integer", "", "Tokens generated."),
+    "exit_layer": Column("number", "", "Mean layer that its tokens left the model after; there only with early exit."),
+    "entropy_nats": Column("number", "nats", "Mean entropy of its tokens' distributions; there only with early exit."),
     "energy_j": Column("number", "J", "Its share of the measured phase, by tokens in flight."),
     "prefill_energy_j": Column("number", "J", "Part of energy_j up to its first token."),
     "decode_energy_j": Column("number", "J", "Part of energy_j after it."),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ _ENERGIBRIDGE = "energibridge.csv"
 _RECORD = "record.json"
 _REQUESTS = "requests.jsonl"
 _REQUEST_ENERGY = "request_energy.csv"
+_THERE_SOMETIMES = ("device", "exit_layer", "entropy_nats")
 
 
 def traces(experiment: Experiment, run_id: str) -> "pl.DataFrame":
@@ -96,7 +98,7 @@ def requests(experiment: Experiment, run_id: str) -> "pl.DataFrame":
     else:
         rows = _request_rows(run_id, _attempt_folder(experiment, run_id))
     frame = _frame(REQUEST_COLUMNS, {name: [row.get(name) for row in rows] for name in REQUEST_COLUMNS})
-    return frame if any(row.get("device") for row in rows) else frame.drop("device")
+    return frame.drop([name for name in _THERE_SOMETIMES if all(row.get(name) is None for row in rows)])
 
 
 def all_requests(experiment: Experiment) -> "Iterator[tuple[str, pl.DataFrame | JouleBedError]]":
@@ -270,10 +272,16 @@ def _request_rows(run_id: str, folder: Path) -> list[dict[str, Any]]:
                 "duration_s": finished_s - submitted_s,
                 "prefill_s": None if first_token_s is None else first_token_s - submitted_s,
                 "prompt": prompt,
+                "exit_layer": _mean(record.get("token_exit_layer")),
+                "entropy_nats": _mean(record.get("token_entropy_nats")),
                 **energies.get(index, {}),
             }
         )
     return rows
+
+
+def _mean(values: list[float] | None) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _request_energies(path: Path) -> dict[int, dict[str, float | None]]:

@@ -95,6 +95,10 @@ class RequestRecord(WireModel):
     """When it truly arrived, which may be long before `submitted_s`; None in a closed loop."""
     batch: int | None = None
     """Which batch of an open loop served it, from 0; None where there are no batches."""
+    token_exit_layer: list[int] | None = None
+    """After how many layers each token left the model; None without early exit."""
+    token_entropy_nats: list[float] | None = None
+    """Entropy of the distribution that each token was chosen from, before temperature; None without early exit."""
 
 
 class DeviceRecord(WireModel):

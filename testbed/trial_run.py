@@ -405,6 +405,8 @@ def _write_requests(
             device=device,
             arrival_s=served.arrival_s[item.item_id] if served is not None else None,
             batch=served.batch_of.get(item.item_id) if served is not None else None,
+            token_exit_layer=None if done.token_exit_layer is None else list(done.token_exit_layer),
+            token_entropy_nats=None if done.token_entropy_nats is None else list(done.token_entropy_nats),
         )
         for (device, item, done), verdict in zip(answered, verdicts, strict=True)
     ]

@@ -45,6 +45,8 @@ class Completion:
         finished_ns: when it was complete.
         engine_prefill_s: how long the engine says that it read the prompt; None where it does not say.
         engine_decode_s: how long it says that it generated.
+        token_exit_layer: after how many layers each token left the model; None without early exit.
+        token_entropy_nats: entropy of the distribution that each token was chosen from, before temperature.
     """
 
     request_id: str
@@ -58,6 +60,8 @@ class Completion:
     finished_ns: int
     engine_prefill_s: float | None = None
     engine_decode_s: float | None = None
+    token_exit_layer: tuple[int, ...] | None = None
+    token_entropy_nats: tuple[float, ...] | None = None
 
 
 class Engine(Protocol):

@@ -9,11 +9,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from contract.errors import EngineError, MemoryExhaustedError, MissingPackageError, ModelLoadError
+from contract.errors import (
+    EngineError,
+    InvalidOptionError,
+    MemoryExhaustedError,
+    MissingPackageError,
+    ModelLoadError,
+)
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest
 from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
+from testbed.engines.early_exit import BatchExit, ExitRule, RowExit, exit_rule
 from testbed.engines.model_source import check_model, find_model
 from testbed.engines.token_choice import TokenChooser
 from testbed.engines.transformers_settings import TransformersOptions, read_back
@@ -36,6 +43,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     token_ns: list[int] = field(default_factory=list)
     finish_reason: str = ""
+    early: RowExit | None = None
 
 
 class TransformersEngine:
@@ -63,6 +71,7 @@ class TransformersEngine:
         self._max_model_len = 0
         self._end_ids: frozenset[int] = frozenset()
         self._template_date = ""
+        self._exit_rule: ExitRule | None = None
 
     def check(self, model: ModelSpec) -> None:
         """See `Engine`.
@@ -99,6 +108,11 @@ class TransformersEngine:
                 f"Model {model.name!r} has no chat template: it is a base model. Choose its instruct version.",
                 model=model.name,
             )
+        try:
+            self._exit_rule = self._find_exit_rule()
+        except (InvalidOptionError, ModelLoadError):
+            self.close()
+            raise
         known_len = int(self._model.config.max_position_embeddings)
         if (model.max_model_len or 0) > known_len:
             self.close()
@@ -120,7 +134,7 @@ class TransformersEngine:
             model_revision=revision,
             max_model_len=self._max_model_len,
             load_s=(time.monotonic_ns() - start_ns) / 1e9,
-            settings=read_back(self._model, self._options, weights),
+            settings=read_back(self._model, self._options, weights, self._exit_rule),
         )
 
     def generate(
@@ -164,6 +178,16 @@ class TransformersEngine:
                 f"pip install {' '.join(missing)}",
                 packages=missing,
             )
+
+    def _find_exit_rule(self) -> ExitRule | None:
+        options = self._options
+        return exit_rule(
+            self._model,
+            exit_layer=options.exit_layer,
+            exit_entropy=options.exit_entropy,
+            exit_hysteresis=options.exit_hysteresis,
+            exit_min_layer=options.exit_min_layer,
+        )
 
     def _start(self, folder: Path) -> None:
         import torch
@@ -239,19 +263,24 @@ class TransformersEngine:
         )
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = self._new_cache(rows, width)
-        for row in rows:
+        early = None if self._exit_rule is None else BatchExit(self._model, cache, self._exit_rule, len(rows))
+        for index, row in enumerate(rows):
             row.submitted_ns = submitted_ns
+            row.early = early.rows[index] if early else None
         with torch.inference_mode():
             while True:
-                output = self._model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                chosen = self._choose(output.logits[:, -1], rows)
+                if early is not None:
+                    logits = early.logits(ids, mask, positions, [not row.finish_reason for row in rows])
+                else:
+                    logits = self._model(
+                        input_ids=ids,
+                        attention_mask=mask,
+                        position_ids=positions,
+                        past_key_values=cache,
+                        use_cache=True,
+                        logits_to_keep=1,
+                    ).logits[:, -1]
+                chosen = self._choose(logits, rows)
                 now_ns = time.monotonic_ns()
                 for row, token in zip(rows, chosen, strict=True):
                     if not row.finish_reason and self._take(row, token, now_ns):
@@ -300,6 +329,8 @@ class TransformersEngine:
             submitted_ns=row.submitted_ns,
             token_ns=tuple(row.token_ns),
             finished_ns=row.token_ns[-1],
+            token_exit_layer=None if row.early is None else tuple(row.early.layers),
+            token_entropy_nats=None if row.early is None else tuple(row.early.entropies_nats),
         )
 
 

@@ -1,10 +1,12 @@
 """Options of the Transformers engine, and what the loaded model says that it took."""
 
+from dataclasses import asdict
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
+from testbed.engines.early_exit import ExitRule
 from testbed.options import PartOptions
 
 
@@ -23,15 +25,35 @@ class TransformersOptions(PartOptions):
     """Implementation of attention."""
     threads: int | None = Field(default=None, gt=0)
     """Threads on the CPU; None: torch's own choice."""
+    exit_layer: int | None = Field(default=None, gt=0)
+    """Layers that a token goes through, or with `exit_entropy` the most that it may; None: all. Llama models only, as
+    all of these: see `early_exit`."""
+    exit_entropy: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Nats: after a token of no higher entropy the next one goes through `exit_min_layer` layers; None: fixed."""
+    exit_hysteresis: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Nats above `exit_entropy` from which the next token goes through `exit_layer` layers again; None: 0."""
+    exit_min_layer: int | None = Field(default=None, gt=0)
+    """Layers of a sure token; given together with `exit_entropy`."""
+
+    @model_validator(mode="after")
+    def _exit_is_whole(self) -> Self:
+        if (self.exit_entropy is None) != (self.exit_min_layer is None):
+            raise ValueError("give exit_entropy and exit_min_layer together, or exit_layer alone")
+        if self.exit_hysteresis is not None and self.exit_entropy is None:
+            raise ValueError("exit_hysteresis belongs to exit_entropy: give both, or neither")
+        return self
 
 
-def read_back(model: Any, options: TransformersOptions, weights: str) -> dict[str, JsonValue]:
+def read_back(
+    model: Any, options: TransformersOptions, weights: str, rule: ExitRule | None = None
+) -> dict[str, JsonValue]:
     """Settings of a loaded model, from the model itself.
 
     Args:
         model: of transformers.
         options: where the model cannot tell: the cache is made per batch.
         weights: where they came from, in words.
+        rule: of early exit, where there is one.
     """
     import torch
 
@@ -45,6 +67,7 @@ def read_back(model: Any, options: TransformersOptions, weights: str) -> dict[st
         "attention": model.config._attn_implementation,
         "threads": torch.get_num_threads(),
         "n_layers": model.config.num_hidden_layers,
+        **({} if rule is None else {"early_exit": asdict(rule)}),
         "batching": "static",
         "torch": metadata.version("torch"),
         "weights": weights,

