@@ -98,7 +98,7 @@
     plots.removeAttribute("aria-busy");
   }
   let typing = 0;
-  $("choice").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { remember(); showView(); }, event.target.type === "search" ? 180 : 0); });
+  $("choice").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { remember(); showView(); }, event.target.type === "search" ? 80 : 0); });
   $("choice").addEventListener("submit", (event) => event.preventDefault());
 
   // --- Two treatments ----------------------------------------------------------------------------------------------
