@@ -31,7 +31,7 @@ from testbed.policies.registry import POLICIES  # noqa: E402
 from testbed.simulation.arrivals import ArrivalSpec  # noqa: E402
 from testbed.simulation.service_table import ServiceTable  # noqa: E402
 
-SLO_S, QUEUE_LIMIT, WIDTH = 11.0, 100, 64
+SLO_S, QUEUE_LIMIT, WIDTH = 11.0, 100, 128
 LIMIT_MS = 1.0
 OPTIONS = {"fixed_clock": {"clock_mhz": 1010.0}, "fixed_batch": {"batch": 8}, "capped_batch": {"max_batch": 8}}
 

@@ -1,12 +1,11 @@
 """The command line of control: profile, fit, and what is learned from them. One module for each command."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from contract.errors import JouleBedError
+from contract.command_end import exit_code
 
 app = typer.Typer(
     help="From profiles of a device to models of it, and to policies for serving.",
@@ -204,11 +203,4 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0, or 2 when what was asked for cannot be done.
     """
-    try:
-        app(arguments, prog_name="python -m control", standalone_mode=True)
-    except JouleBedError as error:
-        print(f"Error: {error.message}", file=sys.stderr)
-        return 2
-    except SystemExit as end:  # how typer ends, also after its own message on a wrong option
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+    return exit_code(lambda: app(arguments, prog_name="python -m control", standalone_mode=True))

@@ -17,19 +17,19 @@ from contract.trial_result import (
     SettingTaken,
     SteadyReport,
     SuspectReason,
-    TaskScore,
     WorkloadReport,
 )
 from contract.trial_spec import SamplingSpec, TrialSpec
 from contract.units import sha256_of
 from energy.trace_log import write_gauges, write_traces
 from testbed import attempt_folder
-from testbed.attempt_folder import ChildRecord, DeviceRecord, Progress, RequestRecord
+from testbed.answer_record import Answers, write_answers
+from testbed.attempt_folder import ChildRecord, DeviceRecord, Progress
 from testbed.clock import Clock, unix_minus_monotonic_s
 from testbed.conditions import resident_peak_bytes
 from testbed.device_group.group import DeviceAnswers, DeviceGroup
 from testbed.device_settings import DeviceSettings, no_settings
-from testbed.engines.base import Completion, Engine, GenerationRequest
+from testbed.engines.base import Engine, GenerationRequest
 from testbed.meters.base import Meter, Thermometer
 from testbed.open_loop_drive import Served
 from testbed.open_loop_trial import OpenLoopParts, check_arrivals, serve
@@ -37,15 +37,12 @@ from testbed.prompt_length import pad_prompts, wrong_lengths
 from testbed.request_length import refuse_what_cannot_fit, sampling_of
 from testbed.serving_record import ServingRecord
 from testbed.steady_state import SteadyState
-from testbed.workloads.base import PreparedWorkload, Verdict, WorkItem, Workload
+from testbed.workloads.base import PreparedWorkload, Workload
 
 _WARMUP_MESSAGES = ({"role": "user", "content": "Name three colours."},)
 _WARMUP_TOKENS = 16
 _HAVE_LOGS = frozenset({"energibridge"})
 """Meters that leave a log of their own, which is the evidence: a second copy could only differ from it."""
-
-_Answers = tuple[str | None, Sequence[Completion]]
-"""Device, None where the trial names none, and what it answered."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +213,7 @@ def _walk(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock, story: _St
 
     progress.note(AttemptState.COLLECTING)
     story.serving = served.record if served is not None else None
-    story.workload = _write_requests(spec, parts, prepared, answers, out_dir, served)
+    story.workload = write_answers(spec, parts.workload, prepared, answers, out_dir, group=parts.group, served=served)
 
 
 def _measure(
@@ -226,7 +223,7 @@ def _measure(
     clock: Clock,
     story: _Story,
     progress: ProgressLog,
-) -> tuple[PreparedWorkload, list[_Answers], Served | None]:
+) -> tuple[PreparedWorkload, list[Answers], Served | None]:
     concurrency = spec.workload.concurrency
     with _phase(Phase.LOAD, story, clock):
         story.load = parts.warm or parts.engine.load(spec.model, max_concurrency=spec.load_concurrency, seed=spec.seed)
@@ -266,7 +263,7 @@ def _measure(
     with _phase(Phase.MEASURE, story, clock):
         if parts.open_loop is not None:
             served = serve(spec, parts.open_loop, parts.engine, parts.devices, prepared, requests, clock, count)
-            answers: list[_Answers] = [(None, served.completions)]
+            answers: list[Answers] = [(None, served.completions)]
         elif parts.group is None:
             alone = parts.engine.generate(requests, concurrency=concurrency, on_completion=lambda _: count())
             answers = [(None, alone)]
@@ -369,76 +366,3 @@ def _stop_meters(meters: Sequence[Meter], out_dir: Path, story: _Story) -> None:
 def _cost(name: str, cpu_s: float | None, window_s: float | None) -> MeterCost:
     cpu_share = cpu_s / window_s if cpu_s is not None and window_s else None
     return MeterCost(name=name, cpu_s=cpu_s, window_s=window_s, cpu_share=cpu_share)
-
-
-def _write_requests(
-    spec: TrialSpec,
-    parts: Parts,
-    prepared: PreparedWorkload,
-    answers: Sequence[_Answers],
-    out_dir: Path,
-    served: Served | None,
-) -> WorkloadReport:
-    answered = []
-    for device, completions in answers:
-        known = {done.request_id: done for done in completions}
-        answered += [(device, item, known[item.item_id]) for item in prepared.items if item.item_id in known]
-    verdicts = [parts.workload.judge(item, done.text) for _, item, done in answered]
-    records = [
-        RequestRecord(
-            item_id=item.item_id,
-            prompt_sha256=done.prompt_sha256,
-            n_prompt_tokens=done.n_prompt_tokens,
-            n_output_tokens=done.n_output_tokens,
-            finish_reason=done.finish_reason,
-            submitted_s=done.submitted_ns / 1e9,
-            first_token_s=done.token_ns[0] / 1e9 if done.token_ns else None,
-            finished_s=done.finished_ns / 1e9,
-            token_s=[ns / 1e9 for ns in done.token_ns],
-            engine_prefill_s=done.engine_prefill_s,
-            engine_decode_s=done.engine_decode_s,
-            messages=[dict(message) for message in item.messages],
-            answer=done.text,
-            gold_label=item.gold_label,
-            predicted_label=verdict.predicted_label,
-            is_correct=verdict.is_correct,
-            device=device,
-            arrival_s=served.arrival_s[item.item_id] if served is not None else None,
-            batch=served.batch_of.get(item.item_id) if served is not None else None,
-            token_exit_layer=None if done.token_exit_layer is None else list(done.token_exit_layer),
-            token_entropy_nats=None if done.token_entropy_nats is None else list(done.token_entropy_nats),
-        )
-        for (device, item, done), verdict in zip(answered, verdicts, strict=True)
-    ]
-    lines = "".join(record.model_dump_json() + "\n" for record in records)
-    attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
-    return WorkloadReport(
-        name=spec.workload.name,
-        source=prepared.source,
-        prompt_sha256=sha256_of([record.prompt_sha256 for record in records]),
-        n_requests=len(records),
-        n_planned=len(prepared.items) * len(answers),
-        n_prompt_tokens=sum(record.n_prompt_tokens for record in records),
-        n_output_tokens=sum(record.n_output_tokens for record in records),
-        score=_score(parts, answers, answered, verdicts),
-    )
-
-
-def _score(
-    parts: Parts,
-    answers: Sequence[_Answers],
-    answered: Sequence[tuple[str | None, WorkItem, Completion]],
-    verdicts: Sequence[Verdict],
-) -> TaskScore | None:
-    """The score of each device, and of the trial: the same items asked on two devices are not twice the evidence."""
-    by_device: dict[str | None, list[tuple[WorkItem, Verdict]]] = {device: [] for device, _ in answers}
-    for (device, item, _), verdict in zip(answered, verdicts, strict=True):
-        by_device[device].append((item, verdict))
-    scores = {
-        device: parts.workload.score([item for item, _ in judged], [verdict for _, verdict in judged])
-        for device, judged in by_device.items()
-    }
-    if parts.group is not None:
-        parts.group.note_scores(scores)
-    labels = [[verdict.predicted_label for _, verdict in judged] for judged in by_device.values()]
-    return scores[answers[0][0]] if all(each == labels[0] for each in labels) else None

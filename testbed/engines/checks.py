@@ -1,6 +1,7 @@
 """Checks that all engines share: what is installed, and what fits."""
 
-from contract.errors import InvalidRequestError
+from contract.errors import InvalidRequestError, ModelNotFoundError
+from contract.trial_spec import ModelSpec
 
 
 def check_concurrency(wanted: int, loaded: int | None) -> None:
@@ -21,6 +22,24 @@ def check_concurrency(wanted: int, loaded: int | None) -> None:
             "Raise engine.max_concurrency of the trial.",
             wanted=wanted,
             loaded=loaded,
+        )
+
+
+def check_made_up(model: ModelSpec, engine: str, advice: str) -> None:
+    """See that a model is one that an engine makes up: `fake:NAME`, and not `fake:missing`.
+
+    Args:
+        model: of the trial.
+        engine: in words, for the message.
+        advice: ends the message.
+
+    Raises:
+        ModelNotFoundError: it is another.
+    """
+    scheme, _, name = model.source.partition(":")
+    if scheme != "fake" or name in ("", "missing"):
+        raise ModelNotFoundError(
+            f"The {engine} engine has no model {model.source!r}{advice}", model=model.name, source=model.source
         )
 
 

@@ -8,13 +8,13 @@ from typing import Any, Literal, Never
 
 from pydantic import Field
 
-from contract.errors import EngineError, ModelNotFoundError
+from contract.errors import EngineError
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from contract.units import canonical_json, sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest, RequestSource
-from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
+from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, prompt_too_long
 from testbed.options import PartOptions, parse_options
 
 _EXIT_STATUS = 17
@@ -60,13 +60,7 @@ class FakeEngine:
 
     def check(self, model: ModelSpec) -> None:
         """See `Engine`."""
-        scheme, _, name = model.source.partition(":")
-        if scheme != "fake" or name in ("", "missing"):
-            raise ModelNotFoundError(
-                f"The fake engine has no model {model.source!r}. Write fake:NAME, or choose a real engine.",
-                model=model.name,
-                source=model.source,
-            )
+        check_made_up(model, "fake", ". Write fake:NAME, or choose a real engine.")
 
     def load(self, model: ModelSpec, *, max_concurrency: int, seed: int) -> LoadReport:
         """See `Engine`."""

@@ -6,13 +6,12 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 
-from contract.errors import ModelNotFoundError
 from contract.trial_result import LoadReport
 from contract.trial_spec import DomainName, ModelSpec
 from contract.units import sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
+from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, prompt_too_long
 from testbed.options import PartOptions, parse_options
 from testbed.simulation.service_table import ServiceTable
 from testbed.simulation.simulated_machine import SimulatedMachine
@@ -82,13 +81,7 @@ class SimulatedEngine:
 
     def check(self, model: ModelSpec) -> None:
         """See `Engine`."""
-        scheme, _, name = model.source.partition(":")
-        if scheme != "fake" or name in ("", "missing"):
-            raise ModelNotFoundError(
-                f"The simulated engine has no model {model.source!r}: it is a table. Write fake:NAME.",
-                model=model.name,
-                source=model.source,
-            )
+        check_made_up(model, "simulated", ": it is a table. Write fake:NAME.")
 
     def load(self, model: ModelSpec, *, max_concurrency: int, seed: int) -> LoadReport:
         """See `Engine`.

@@ -1,4 +1,5 @@
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ def test_figures_are_means_over_seeds_with_intervals(tmp_path: Path) -> None:
     found = high.figures["energy_per_request_j"]
     assert found is not None and found.low is not None and found.high is not None
     assert found.mean == pytest.approx(sum(energies) / 3)
-    assert found.low < min(energies) < found.high or found.low < found.mean < found.high
+    # Student's t for 2 degrees of freedom.
+    half = 4.30265 * statistics.stdev(energies) / 3**0.5
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), rel=1e-5)
     assert (high.entrant, high.role, high.n_seeds, low.entrant) == ("high", "baseline", 3, "low")
     assert low.slo_share_all <= high.slo_share_all
     study = high.figures["study_energy_per_request_j"]
