@@ -73,7 +73,7 @@ def write_answers(
         for (device, item, done), verdict in zip(answered, verdicts, strict=True)
     ]
     lines = "".join(record.model_dump_json() + "\n" for record in records)
-    attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
+    attempt_folder.write_whole(out_dir / attempt_folder.REQUESTS, lines)
     return WorkloadReport(
         name=spec.workload.name,
         source=prepared.source,

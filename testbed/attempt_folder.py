@@ -150,22 +150,35 @@ class ChildRecord(WireModel):
     """Why it ended early; what was measured until then is kept."""
 
 
+def write_whole(path: Path, content: str | bytes | BaseModel) -> None:
+    """Replace a file so that a reader, or a kill, sees the old or the new content, never a part.
+
+    Not synced: a power cut may take it, or leave it empty. For what no trial needs that outlives one.
+    """
+    _replace(path, content, sync=False)
+
+
 def write_atomic(path: Path, content: str | bytes | BaseModel) -> None:
-    """Replace a file so that a reader, or a crash, sees the old or the new content, never a part.
+    """Replace a file so that a reader, a kill or a power cut sees the old or the new content, never a part.
 
     Temporary name, fsync, rename, fsync of the folder.
     """
+    _replace(path, content, sync=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _replace(path: Path, content: str | bytes | BaseModel, *, sync: bool) -> None:
     if isinstance(content, BaseModel):
         content = content.model_dump_json(indent=1)
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -134,7 +134,7 @@ class ModelRunner:
             unix_minus_monotonic_s=(self._clock.time_ns() - monotonic_ns) / 1e9,
             error=error.body(),
         )
-        attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+        attempt_folder.write_whole(out_dir / attempt_folder.RECORD, record)
         return record
 
 

@@ -178,7 +178,7 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
         story.end_unix_minus_monotonic_s = unix_minus_monotonic_s(clock)
         progress.close()
     record = story.record(error)
-    attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+    attempt_folder.write_whole(out_dir / attempt_folder.RECORD, record)
     return record
 
 
