@@ -108,9 +108,9 @@ def open_database(url: URL, *, create: bool, wait: LockWait | None = None) -> En
 
 
 def serialise(connection: Connection) -> None:
-    """Keep other processes out until the transaction ends, where a first row is about to be written.
+    """Keep other processes out until the transaction ends, where a row is about to be written that may not be there.
 
-    SQLite needs nothing: its writers are one at a time. PostgreSQL's would each see an empty table.
+    SQLite needs nothing: its writers are one at a time. PostgreSQL's would each see that it is not there.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})

@@ -217,6 +217,7 @@ class SqlStore(SqlReader):
     ) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
+            serialise(connection)
             connection.execute(delete(FACT).where(FACT.c.key == key))
             connection.execute(insert(FACT).values(key=key, value=value))
             if message:
@@ -237,6 +238,7 @@ class SqlStore(SqlReader):
     def deciding(self) -> Iterator[Decision]:
         """One transaction for a person's decision; see `orchestrator.store.control`."""
         with self._writing() as connection:
+            serialise(connection)
             yield Decision(connection, self._time(connection))
 
     def reopen(self, run_ids: Collection[str], *, by: str = "`orchestrator retry`") -> list[str]:

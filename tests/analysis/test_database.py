@@ -1,9 +1,6 @@
 """Run tables in PostgreSQL: messages everywhere, the real thing where there is a server and a driver."""
 
-import os
-import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -17,9 +14,7 @@ from analysis.detail import requests
 from analysis.load import load_runs
 from contract.errors import MissingPackageError, UsageError
 from tests.analysis.conftest import SCHEMA
-
-SERVER = shutil.which("initdb") and shutil.which("pg_ctl") and find_spec("psycopg") is not None
-NO_SERVER = "needs PostgreSQL's initdb and pg_ctl in PATH, and psycopg"
+from tests.postgresql_server import PostgresqlServer
 
 
 def test_a_file_may_be_given_by_its_address(quickstart: Any) -> None:
@@ -49,25 +44,11 @@ def test_a_missing_driver_is_named() -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an empty database, in a server of this test's own on a socket; the server will not run as root."""
-    folder = tmp_path_factory.mktemp("postgresql")
-    data = folder / "data"
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        for path in (folder, *list(folder.parents)[:2]):  # pytest's own, which only root may enter
-            path.chmod(0o755)
-        shutil.chown(folder, "postgres")
-        as_user = {"user": "postgres", "cwd": folder}
-    subprocess.run(["initdb", "-D", data, "-U", "me", "-A", "trust"], check=True, capture_output=True, **as_user)
-    options = f"-c listen_addresses='' -k {folder}"
-    start = ["pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start"]
-    subprocess.run(start, check=True, capture_output=True, **as_user)
-    try:
-        yield f"postgresql+psycopg://me@/postgres?host={folder}"
-    finally:
-        subprocess.run(["pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, capture_output=True, **as_user)
+@pytest.fixture
+def server(postgresql: PostgresqlServer) -> Iterator[str]:
+    """Address of an empty database."""
+    with postgresql.database() as url:
+        yield url
 
 
 def copy_to(url: str, schema: str, database: Path) -> None:
@@ -94,7 +75,6 @@ def copy_to(url: str, schema: str, database: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.skipif(not SERVER, reason=NO_SERVER)
 def test_postgresql_gives_what_the_file_gives(server: str, write_experiment: Any, quickstart: Any) -> None:
     with pytest.raises(UsageError, match="holds no run table"):
         load_runs(server)
@@ -118,7 +98,7 @@ def test_postgresql_gives_what_the_file_gives(server: str, write_experiment: Any
         load_runs(f"{server}&experiment=third")
 
 
-@pytest.mark.skipif(not SERVER, reason=NO_SERVER)
+@pytest.mark.skipif(find_spec("psycopg") is None, reason="psycopg is not installed")
 def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read as a run table") as caught:
         load_runs(f"postgresql+psycopg://me:secret@/name?host={tmp_path}")

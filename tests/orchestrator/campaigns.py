@@ -46,23 +46,27 @@ class Collector(SilentView):
 
 
 class Campaign:
-    """One experiment in a folder; `run` may be called again, as a new process would."""
+    """One experiment in a folder, its run table there or in a database; `run` may be called again, as a new process
+    would."""
 
-    def __init__(self, folder: Path, n_runs: int = 3, max_attempts: int = 3) -> None:
+    def __init__(self, folder: Path, n_runs: int = 3, max_attempts: int = 3, address: str = "") -> None:
         self.folder = folder
         self.clock = Clock()
         self.view = Collector()
         self.stop = StopRequest(clock=self.clock, sleep=self.clock.sleep)
         self.n_exports = 0
         self.export = self.count_export
-        self.store = SqlStore.open(folder / "run_table.sqlite", create=True)
+        self.address = address or folder / "run_table.sqlite"
+        self.store = SqlStore.open(self.address, create=True)
         self.store.create_experiment(plan(n_runs, max_attempts))
 
-    def run(self, client: FakeClient, cooldown: Cooldown = NO_COOLDOWN, **settings: Any) -> CampaignOutcome:
+    def run(
+        self, client: FakeClient, cooldown: Cooldown = NO_COOLDOWN, testbed: str = "fake", **settings: Any
+    ) -> CampaignOutcome:
         return Controller(
             self.store,
             client,
-            testbed="fake",
+            testbed=testbed,
             cooldown=CooldownWait(
                 cooldown, lambda: client.node().temperatures, clock=self.clock, sleep=self.stop.sleep
             ),

@@ -36,6 +36,7 @@ from tests.end_to_end.nodes import running_testbed, start_orchestrator
 from tests.orchestrator.campaigns import Campaign, failing, scripted
 from tests.orchestrator.doubles import plan
 from tests.orchestrator.test_orchestrator_cli import command, words, write_config
+from tests.postgresql_server import PostgresqlServer
 
 RUN = "run_0_repetition_0"
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -80,11 +81,24 @@ def messages(store: SqlStore) -> list[str]:
     return [event.message for event in store.events() if event.attempt_id is None]
 
 
-class TestPause:
+class OnBoth:
+    """The same behaviour, whether the run table is a file or in a server's database."""
+
+    @pytest.fixture(params=["sqlite", "postgresql"])
+    def campaign(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Campaign]:
+        if request.param == "sqlite":
+            yield Campaign(tmp_path)
+            return
+        server: PostgresqlServer = request.getfixturevalue("postgresql")
+        with server.run_table() as url:
+            yield Campaign(tmp_path, address=url)
+
+
+class TestPause(OnBoth):
     def test_nobody_claims_a_run_and_a_resume_lets_them(self, campaign: Campaign, control: CampaignControl) -> None:
         control.pause("anna@lab", "the room is too warm")
         assert campaign.store.claim_next("box") is None
-        with closing(SqlStore.open(campaign.folder / RUN_TABLE, owner="other", create=False)) as second:
+        with closing(SqlStore.open(campaign.address, owner="other", create=False)) as second:
             assert second.claim_next("box") is None
             CampaignControl(second).resume("ben@lab")
             assert second.claim_next("box") is not None
@@ -168,7 +182,7 @@ class TestPause:
         assert "paused" not in [remark.code for remark in explain(look_at(campaign.folder, campaign.store))]
 
 
-class TestExclusion:
+class TestExclusion(OnBoth):
     def test_only_of_a_run_that_has_ended(self, campaign: Campaign, control: CampaignControl) -> None:
         with pytest.raises(UsageError, match="ended"):
             control.exclude(RUN, "why", "anna@lab")

@@ -58,8 +58,8 @@ def test_migrations_make_what_the_queries_expect(store: SqlStore, path: Path) ->
     assert any("UNIQUE INDEX ux_attempt_accepted" in each and "WHERE accepted" in each for each in postgres)
 
 
-def old_run_table(path: Path, revision: str) -> sqlite3.Connection:
-    """A run table as an earlier version made it."""
+def make_schema(url: str, revision: str) -> None:
+    """Bring an empty database to the schema of an earlier version."""
     from alembic import command
     from alembic.config import Config
 
@@ -67,11 +67,16 @@ def old_run_table(path: Path, revision: str) -> sqlite3.Connection:
 
     config = Config()
     config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(url)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
+
+
+def old_run_table(path: Path, revision: str) -> sqlite3.Connection:
+    """A run table as an earlier version made it."""
+    make_schema(f"sqlite:///{path}", revision)
     return sqlite3.connect(path)
 
 

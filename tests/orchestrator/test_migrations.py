@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, inspect
 
 import orchestrator.store.database as database
 from contract.attempt_state import AttemptState, RunState
@@ -24,8 +26,9 @@ from orchestrator.store.sql_store import SqlStore
 from tests.contract.examples import RESULT
 from tests.mounts import fill, make_room, small_disk
 from tests.orchestrator.doubles import plan
-from tests.orchestrator.test_database import old_run_table
-from tests.orchestrator.test_store import claimed, dump
+from tests.orchestrator.test_database import make_schema, old_run_table
+from tests.orchestrator.test_store import Address, claimed, dump
+from tests.postgresql_server import PostgresqlServer
 
 RELEASED = {
     "0001": "9bd13b5f451e16e03c5f8681bd00d2dc290af41b520970eab03fae099ca2848d",
@@ -83,42 +86,53 @@ def shape(path: Path) -> str:
     return json.dumps(tables, indent=1)
 
 
-def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
+def address_of(run_table: Address) -> str:
+    return f"sqlite:///{run_table}" if isinstance(run_table, Path) else run_table
+
+
+@contextmanager
+def connected(run_table: Address) -> Iterator[Connection]:
+    engine = create_engine(address_of(run_table))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def contents(run_table: Address) -> dict[str, list[dict[str, Any]]]:
     """Table -> rows, column by column."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
+    with connected(run_table) as connection:
         return {
-            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1")]
-            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            name: [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name} ORDER BY 1").mappings()]
+            for name in inspect(connection).get_table_names()
             if name != "alembic_version"
         }
 
 
-def insert(connection: sqlite3.Connection, table: str, **values: Any) -> None:
+def insert(connection: Connection, table: str, **values: Any) -> None:
     """A row with the columns that this schema has."""
-    known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-    given = {name: value for name, value in values.items() if name in known}
-    marks = ", ".join("?" * len(given))
-    connection.execute(f"INSERT INTO {table}({', '.join(given)}) VALUES({marks})", tuple(given.values()))
+    known = Table(table, MetaData(), autoload_with=connection)
+    given = {name: value for name, value in values.items() if name in known.columns and value is not None}
+    connection.execute(known.insert(), given)
 
 
-def filled(path: Path, revision: str, n_runs: int = 4) -> None:
+def filled(run_table: Address, revision: str, n_runs: int = 4) -> None:
     """A run table of an older version in the middle of a campaign: done, suspect, failed and running."""
     planned = plan(n_runs)
     states = [(AttemptState.SUCCEEDED, RunState.DONE), (AttemptState.SUSPECT, RunState.SUSPECT)]
     states += [(AttemptState.FAILED, RunState.FAILED), (AttemptState.MEASURING, RunState.RUNNING)]
     error = {"code": "model_not_found", "message": "No model.", "detail": {}, "retryable": False}
-    with closing(old_run_table(path, revision)) as connection:
+    make_schema(address_of(run_table), revision)
+    with connected(run_table) as connection:
         insert(
             connection,
             "experiment",
             id=1,
             name="test",
             seed=1,
-            factors='["number"]',
+            factors=["number"],
             max_attempts=3,
             config_text="é",
-            design="{}",
+            design={},
             plan_sha256=planned.sha256,
             created_at=AT,
             software_version="0.1.0",
@@ -129,9 +143,9 @@ def filled(path: Path, revision: str, n_runs: int = 4) -> None:
                 "run",
                 position=run.position,
                 run_id=run.run_id,
-                treatment=json.dumps(run.treatment),
+                treatment=run.treatment,
                 repetition=0,
-                spec=run.spec.model_dump_json(),
+                spec=run.spec.model_dump(mode="json"),
                 state=run_state,
                 reopened_after=0,
             )
@@ -149,24 +163,19 @@ def filled(path: Path, revision: str, n_runs: int = 4) -> None:
                 claimed_at=AT,
                 updated_at=AT,
                 finished_at=AT if state.is_final else None,
-                error=json.dumps(error) if state is AttemptState.FAILED else None,
-                result=RESULT.model_dump_json() if state.has_result else None,
-                cooldown=None,
-                reasons=None,
+                error=error if state is AttemptState.FAILED else None,
+                result=RESULT.model_dump(mode="json") if state.has_result else None,
             )
             insert(
                 connection,
                 "event",
-                id=number + 1,
                 at=AT,
                 attempt_id=f"a{number}",
                 run_id=run.run_id,
-                state_before=None,
                 state_after=state,
                 message="told",
             )
-        insert(connection, "fact", key="idle_temp_c", value='{"box": 38.5}')
-        connection.commit()
+        insert(connection, "fact", key="idle_temp_c", value={"box": 38.5})
 
 
 def test_the_newest_schema_is_the_last_migration() -> None:
@@ -180,12 +189,22 @@ def test_a_released_schema_is_frozen(tmp_path: Path, revision: str) -> None:
     assert hashlib.sha256(shape(tmp_path / RUN_TABLE).encode()).hexdigest() == RELEASED[revision]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Address]:
+    """Of a database without a table."""
+    if request.param == "sqlite":
+        yield tmp_path / RUN_TABLE
+        return
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    with server.database() as url:
+        yield url
+
+
 @pytest.mark.parametrize("revision", revisions())
-def test_every_row_of_every_schema_survives(tmp_path: Path, revision: str) -> None:
-    path = tmp_path / RUN_TABLE
-    filled(path, revision)
-    before = contents(path)
-    with closing(SqlStore.open(path, owner="me", create=False)) as store:
+def test_every_row_of_every_schema_survives(empty: Address, revision: str) -> None:
+    filled(empty, revision)
+    before = contents(empty)
+    with closing(SqlStore.open(empty, owner="me", create=False)) as store:
         assert [row.state for row in store.runs()] == [
             RunState.DONE, RunState.SUSPECT, RunState.FAILED, RunState.RUNNING,
         ]  # fmt: skip
@@ -193,11 +212,11 @@ def test_every_row_of_every_schema_survives(tmp_path: Path, revision: str) -> No
         stored = store.plan()
         assert stored is not None
         assert stored.runs == plan(4).runs
-    after = contents(path)
+    after = contents(empty)
     assert before.keys() <= after.keys()
     for table, rows in before.items():
         assert [{name: row[name] for name in rows[0]} for row in after[table]] == rows
-    with closing(SqlStore.open(path, owner="me", create=False)) as store:
+    with closing(SqlStore.open(empty, owner="me", create=False)) as store:
         claim = claimed(store)
         assert claim.attempt_id == "a3"
         assert store.finish("a3", AttemptState.LOST) is RunState.TODO
@@ -295,42 +314,43 @@ def test_a_migration_on_a_full_disk_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("create", [True, False])
-def test_a_newer_schema_is_left_alone(tmp_path: Path, create: bool) -> None:
-    path = tmp_path / RUN_TABLE
-    filled(path, HEAD)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.execute("ALTER TABLE run ADD COLUMN from_the_future TEXT")
-        connection.commit()
-    before = dump(path)
+def test_a_newer_schema_is_left_alone(empty: Address, create: bool) -> None:
+    filled(empty, HEAD)
+    with connected(empty) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("ALTER TABLE run ADD COLUMN from_the_future TEXT")
+    before = dump(empty)
     with pytest.raises(UsageError, match=r"newer JouleBed \(schema 9999.*Upgrade JouleBed"):
-        SqlStore.open(path, create=create)
-    assert dump(path) == before
-    assert [each.name for each in tmp_path.iterdir()] == [RUN_TABLE]
+        SqlStore.open(empty, create=create)
+    assert dump(empty) == before
+    if isinstance(empty, Path):
+        assert [each.name for each in empty.parent.iterdir()] == [RUN_TABLE]
 
 
 @pytest.mark.parametrize("revision", revisions())
-def test_the_same_on_postgresql(revision: str) -> None:
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
-    url = os.environ.get("JOULEBED_TEST_POSTGRESQL")
-    if url is None:
-        pytest.skip("JOULEBED_TEST_POSTGRESQL names no empty database")
-    from alembic import command
-
-    engine = create_engine(url)
-    try:
-        with engine.begin() as connection:
-            config = Config()
-            config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
-        with closing(SqlStore.open(url, create=True)) as store:
-            store.create_experiment(plan(2))
-            assert store.counts()[RunState.TODO] == 2
-        with engine.connect() as connection:
+def test_a_migrated_postgresql_schema_is_that_of_the_queries(postgresql: PostgresqlServer, revision: str) -> None:
+    with postgresql.database() as url:
+        make_schema(url, revision)
+        SqlStore.open(url, create=True).close()
+        with connected(url) as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
-    finally:
-        with engine.begin() as connection:
-            METADATA.drop_all(connection)
-            connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-        engine.dispose()
+            partial = "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%% WHERE %%' ORDER BY 1"
+            assert connection.exec_driver_sql(partial).scalars().all() == ["ix_attempt_open", "ux_attempt_accepted"]
+
+
+def test_a_foreign_postgresql_database_is_left_alone(postgresql: PostgresqlServer) -> None:
+    with postgresql.database() as url:
+        with connected(url) as connection:
+            connection.exec_driver_sql("CREATE TABLE songs(title text)")
+        with pytest.raises(UsageError, match=r"another program.*left alone"):
+            SqlStore.open(url, create=True)
+        with connected(url) as connection:
+            assert inspect(connection).get_table_names() == ["songs"]
+    with pytest.raises(UsageError, match=r"does not exist.*Check that the database answers"):
+        SqlStore.open(url, create=True)
+
+
+def test_two_processes_that_open_a_new_postgresql_database_at_once_both_can(postgresql: PostgresqlServer) -> None:
+    with postgresql.database() as url, ThreadPoolExecutor(4) as pool:
+        for opened in pool.map(lambda _: SqlStore.open(url, create=True), range(4)):
+            opened.close()

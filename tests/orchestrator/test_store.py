@@ -7,12 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import IntegrityError
 
 from contract.attempt_state import AttemptState, RunState
 from contract.errors import ChildDiedError, ErrorBody, ModelNotFoundError, PlanChangedError, UsageError
@@ -24,6 +27,10 @@ from orchestrator.store.sql_store import LEASE_S, SqlStore
 from orchestrator.suspicion import SuspectResultError
 from tests.contract.examples import RESULT
 from tests.orchestrator.doubles import plan
+from tests.postgresql_server import PostgresqlServer, wait_until_left
+
+Address = Path | str
+"""A SQLite file, or a PostgreSQL database's URL."""
 
 RETRYABLE = ChildDiedError("The child died. Look at its log.", signal=9).body()
 HOPELESS = ModelNotFoundError("No model. Download it.").body()
@@ -44,9 +51,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "results" / "test" / RUN_TABLE
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest) -> Iterator[Address]:
+    """Of a run table without a row: a file that is not there yet, and a database on a server."""
+    if request.param == "sqlite":
+        yield Path(request.getfixturevalue("path"))
+        return
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    with server.run_table() as url:
+        yield url
+
+
 @pytest.fixture
-def store(path: Path) -> Iterator[SqlStore]:
-    store = SqlStore.open(path, owner="me", create=True)
+def store(address: Address) -> Iterator[SqlStore]:
+    store = SqlStore.open(address, owner="me", create=True)
     store.create_experiment(plan(3))
     yield store
     store.close()
@@ -68,9 +86,20 @@ def end(store: SqlStore, state: AttemptState, error: ErrorBody | None = None) ->
     return claim, store.finish(claim.attempt_id, state, result=result, error=error)
 
 
-def dump(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as connection:
-        return list(connection.iterdump())
+def dump(address: Address) -> list[str]:
+    """All that is in a database, as text."""
+    if isinstance(address, Path):
+        with closing(sqlite3.connect(address)) as connection:
+            return list(connection.iterdump())
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        rows = [
+            f"{table}{tuple(row)}"
+            for table in inspect(connection).get_table_names()
+            for row in connection.exec_driver_sql(f"SELECT * FROM {table} ORDER BY 1")
+        ]
+    engine.dispose()
+    return rows
 
 
 def test_the_plan_comes_back_as_it_was(store: SqlStore) -> None:
@@ -84,8 +113,8 @@ def test_the_plan_comes_back_as_it_was(store: SqlStore) -> None:
     ]
 
 
-def test_runs_are_read_a_few_at_a_time_and_all_of_them(path: Path) -> None:
-    with closing(SqlStore.open(path, owner="me", create=True)) as store:
+def test_runs_are_read_a_few_at_a_time_and_all_of_them(address: Address) -> None:
+    with closing(SqlStore.open(address, owner="me", create=True)) as store:
         store.create_experiment(plan(450))
         ends = [end(store, AttemptState.SUCCEEDED)[0] for _ in range(3)]
         read = list(store.each_run())
@@ -100,20 +129,20 @@ def test_an_outline_of_the_plan_has_all_but_its_runs(store: SqlStore) -> None:
     assert store.plan(with_runs=False) == replace(plan(3), runs=())
 
 
-def test_an_empty_store_has_no_plan(path: Path) -> None:
-    with closing(SqlStore.open(path, create=True)) as store:
+def test_an_empty_store_has_no_plan(address: Address) -> None:
+    with closing(SqlStore.open(address, create=True)) as store:
         assert store.plan() is None
         assert store.claim_next("box") is None
         assert sum(store.counts().values()) == 0
 
 
-def test_the_same_plan_again_changes_nothing_and_another_is_refused(store: SqlStore, path: Path) -> None:
+def test_the_same_plan_again_changes_nothing_and_another_is_refused(store: SqlStore, address: Address) -> None:
     end(store, AttemptState.SUCCEEDED)
-    before = dump(path)
+    before = dump(address)
     store.create_experiment(plan(3))
     with pytest.raises(PlanChangedError, match="Give the configuration another `name`"):
         store.create_experiment(plan(4))
-    assert dump(path) == before
+    assert dump(address) == before
 
 
 def test_an_attempt_is_told_from_claim_to_acceptance(store: SqlStore) -> None:
@@ -138,10 +167,10 @@ def test_an_attempt_is_told_from_claim_to_acceptance(store: SqlStore) -> None:
     assert claimed(store).run_id == "run_1_repetition_0"
 
 
-def test_a_forbidden_transition_changes_nothing(store: SqlStore, path: Path) -> None:
+def test_a_forbidden_transition_changes_nothing(store: SqlStore, address: Address) -> None:
     claim = claimed(store)
     store.record_state(claim.attempt_id, AttemptState.MEASURING)
-    before = dump(path)
+    before = dump(address)
     for state in (AttemptState.LOADING, AttemptState.CLAIMED, AttemptState.SUCCEEDED, AttemptState.FAILED):
         with pytest.raises(ValueError, match=r"cannot follow|use finish"):
             store.record_state(claim.attempt_id, state)
@@ -151,17 +180,17 @@ def test_a_forbidden_transition_changes_nothing(store: SqlStore, path: Path) -> 
         store.finish(claim.attempt_id, AttemptState.SUCCEEDED)
     with pytest.raises(UsageError, match="no attempt nobody"):
         store.record_state("nobody", AttemptState.LOADING)
-    assert dump(path) == before
+    assert dump(address) == before
 
 
-def test_finish_is_idempotent(store: SqlStore, path: Path) -> None:
+def test_finish_is_idempotent(store: SqlStore, address: Address) -> None:
     claim, state = end(store, AttemptState.SUCCEEDED)
-    before = dump(path)
+    before = dump(address)
     assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is state
     assert store.finish(claim.attempt_id, AttemptState.FAILED, error=RETRYABLE) is RunState.DONE
     with pytest.raises(ValueError, match="cannot follow"):
         store.record_state(claim.attempt_id, AttemptState.LOADING)
-    assert dump(path) == before
+    assert dump(address) == before
 
 
 def test_retryable_failures_are_tried_up_to_the_limit(store: SqlStore) -> None:
@@ -202,28 +231,43 @@ def test_what_a_person_cancelled_does_not_count(store: SqlStore) -> None:
     assert (claim.number, state_after) == (5, RunState.FAILED)
 
 
-def test_the_database_itself_refuses_a_second_accepted_attempt(store: SqlStore, path: Path) -> None:
+def test_the_database_itself_refuses_a_second_accepted_attempt(store: SqlStore) -> None:
     end(store, AttemptState.FAILED, RETRYABLE)
     end(store, AttemptState.SUCCEEDED)
-    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        connection.execute("UPDATE attempt SET accepted = 1 WHERE number = 1")
+    with store._engine.begin() as connection, pytest.raises(IntegrityError, match=r"(?i)unique"):
+        connection.exec_driver_sql("UPDATE attempt SET accepted = true WHERE number = 1")
 
 
-def test_facts_are_kept_and_replaced(store: SqlStore, path: Path) -> None:
+def test_facts_are_kept_and_replaced(store: SqlStore, address: Address) -> None:
     assert store.recall("idle_temp_c") is None
     store.remember("idle_temp_c", {"box": 38.5})
     store.remember("idle_temp_c", {"box": 39.0})
-    with closing(SqlStore.open(path, create=False)) as other:
+    with closing(SqlStore.open(address, create=False)) as other:
         assert other.recall("idle_temp_c") == {"box": 39.0}
 
 
-def test_claims_of_eight_threads_never_collide(path: Path) -> None:
+def test_a_fact_that_eight_threads_write_at_once_is_there_once(address: Address) -> None:
+    barrier = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        with closing(SqlStore.open(address, owner=f"owner-{number}", create=True)) as store:
+            barrier.wait()
+            for _ in range(10):
+                store.remember("key", number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    with closing(SqlStore.open(address, create=False)) as store:
+        assert store.facts("") == {"key": store.recall("key")}
+
+
+def test_claims_of_eight_threads_never_collide(address: Address) -> None:
     taken: list[str] = []
     barrier = threading.Barrier(8)
 
     def drive(owner: str) -> None:
         barrier.wait()
-        with closing(SqlStore.open(path, owner=owner, create=True)) as store:
+        with closing(SqlStore.open(address, owner=owner, create=True)) as store:
             store.create_experiment(plan(80))
             while (claim := store.claim_next(owner)) is not None:
                 taken.append(claim.run_id)
@@ -237,11 +281,11 @@ def test_claims_of_eight_threads_never_collide(path: Path) -> None:
     assert sorted(taken) == sorted(run.run_id for run in plan(80).runs)
 
 
-def test_an_open_attempt_is_its_owners_until_the_lease_runs_out(path: Path) -> None:
+def test_an_open_attempt_is_its_owners_until_the_lease_runs_out(address: Address) -> None:
     now = Now()
     with (
-        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
-        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+        closing(SqlStore.open(address, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(address, owner="me", create=False, now=now)) as second,
     ):
         first.create_experiment(plan(1))
         claim = claimed(first)
@@ -260,11 +304,11 @@ def test_an_open_attempt_is_its_owners_until_the_lease_runs_out(path: Path) -> N
         assert second.runs()[0].attempts[0].testbed == "box"  # which has it
 
 
-def test_who_was_silent_for_too_long_cannot_write_any_more(path: Path) -> None:
+def test_who_was_silent_for_too_long_cannot_write_any_more(address: Address) -> None:
     now = Now()
     with (
-        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as silent,
-        closing(SqlStore.open(path, owner="me", create=False, now=now)) as other,
+        closing(SqlStore.open(address, owner="elsewhere:1:1", create=True, now=now)) as silent,
+        closing(SqlStore.open(address, owner="me", create=False, now=now)) as other,
     ):
         silent.create_experiment(plan(1))
         claim = claimed(silent)
@@ -279,11 +323,11 @@ def test_who_was_silent_for_too_long_cannot_write_any_more(path: Path) -> None:
         assert silent.finish(claim.attempt_id, AttemptState.CANCELLED) is RunState.DONE
 
 
-def test_an_attempt_that_no_testbed_has_goes_to_the_new_owners(path: Path) -> None:
+def test_an_attempt_that_no_testbed_has_goes_to_the_new_owners(address: Address) -> None:
     now = Now()
     with (
-        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
-        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+        closing(SqlStore.open(address, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(address, owner="me", create=False, now=now)) as second,
     ):
         first.create_experiment(plan(1))
         claimed(first)
@@ -321,26 +365,28 @@ elif last == "DONE":
 elif last == "TORN":
     # In the middle of the transaction that would have accepted it.
     connection = store._engine.connect()
-    connection.exec_driver_sql("UPDATE attempt SET state = 'SUCCEEDED', accepted = 1, finished_at = 'x'")
+    connection.exec_driver_sql("UPDATE attempt SET state = 'SUCCEEDED', accepted = true, finished_at = 'x'")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def kill_after(path: Path, last: str) -> None:
+def kill_after(address: Address, last: str) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", _DRIVE_AND_DIE, str(path), last],
+        [sys.executable, "-c", _DRIVE_AND_DIE, str(address), last],
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         capture_output=True,
         text=True,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if isinstance(address, str):
+        wait_until_left(address)
 
 
 @pytest.mark.parametrize("last", ["CLAIMED", "SUBMITTED", "MEASURING", "COLLECTING", "TORN", "DONE"])
-def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) -> None:
-    kill_after(path, last)
-    with closing(SqlStore.open(path, create=True)) as store:
+def test_after_a_kill_a_new_process_takes_over_at_once(address: Address, last: str) -> None:
+    kill_after(address, last)
+    with closing(SqlStore.open(address, create=True)) as store:
         store.create_experiment(plan(2))
         claim = claimed(store)
         if last == "DONE":
@@ -353,10 +399,10 @@ def test_after_a_kill_a_new_process_takes_over_at_once(path: Path, last: str) ->
 
 
 @pytest.mark.parametrize("last", ["AGAIN", "REOPENED"])
-def test_after_a_kill_a_doubted_run_is_tried_again_once(path: Path, last: str) -> None:
+def test_after_a_kill_a_doubted_run_is_tried_again_once(address: Address, last: str) -> None:
     """Killed between the doubted result and the attempt that is to follow it."""
-    kill_after(path, last)
-    with closing(SqlStore.open(path, create=True)) as store:
+    kill_after(address, last)
+    with closing(SqlStore.open(address, create=True)) as store:
         claim = claimed(store)
         assert (claim.run_id, claim.number) == ("run_0_repetition_0", 2)
         assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is RunState.DONE
@@ -393,11 +439,11 @@ def test_the_last_doubted_result_decides(store: SqlStore) -> None:
     assert [attempt.number for attempt in store.runs()[0].attempts] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_cooldown_is_kept_with_its_attempt_and_goes_to_whoever_takes_it_over(path: Path) -> None:
+def test_a_cooldown_is_kept_with_its_attempt_and_goes_to_whoever_takes_it_over(address: Address) -> None:
     now = Now()
     with (
-        closing(SqlStore.open(path, owner="elsewhere:1:1", create=True, now=now)) as first,
-        closing(SqlStore.open(path, owner="me", create=False, now=now)) as second,
+        closing(SqlStore.open(address, owner="elsewhere:1:1", create=True, now=now)) as first,
+        closing(SqlStore.open(address, owner="me", create=False, now=now)) as second,
     ):
         first.create_experiment(plan(1))
         claim = claimed(first)
