@@ -129,6 +129,10 @@ class WorkloadReport(WireModel):
     n_prompt_tokens: int = Field(ge=0)
     n_output_tokens: int = Field(ge=0)
     score: TaskScore | None = None
+    exit_layer: float | None = None
+    """After how many layers a token left the model, mean over all output tokens; None without early exit."""
+    entropy_nats: float | None = None
+    """Entropy of the distribution that a token was chosen from, mean over all output tokens; None: not computed."""
 
 
 class LoadReport(WireModel):

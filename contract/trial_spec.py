@@ -57,6 +57,17 @@ class SamplingSpec(WireModel):
     max_tokens: int = Field(default=256, gt=0)
     ignore_eos: bool = False
     """Generate exactly `max_tokens` tokens."""
+    exit_layers: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """After how many layers a request's tokens leave the model: request i takes number i, modulo their count. Empty:
+    what the engine's own options say. Not part of what is loaded: trials that differ in it may share a warm engine."""
+
+    def exit_layer_of(self, index: int) -> int | None:
+        """Layers of one request; None: as the engine's options say.
+
+        Args:
+            index: of the request in its workload, from 0.
+        """
+        return self.exit_layers[index % len(self.exit_layers)] if self.exit_layers else None
 
 
 class WorkloadSpec(WireModel):
@@ -289,7 +300,9 @@ class TrialSpec(WireModel):
 
     def sha256(self) -> str:
         """Identity of the spec: two attempts with equal hashes asked for the same thing."""
-        # Without devices, or serving, it is what it was before there were any: campaigns that were begun then can be
-        # continued.
-        absent = {name for name in ("devices", "serving") if not getattr(self, name)}
+        # Without devices, serving, or exit layers, it is what it was before there were any: campaigns that were begun
+        # then can be continued.
+        absent: dict[str, bool | set[str]] = {name: True for name in ("devices", "serving") if not getattr(self, name)}
+        if not self.sampling.exit_layers:
+            absent["sampling"] = {"exit_layers"}
         return sha256_of(self.model_dump(mode="json", exclude=absent))

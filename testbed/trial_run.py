@@ -238,7 +238,11 @@ def _measure(
             clock.sleep(spec.baseline_s)
     requests = [
         GenerationRequest(
-            item.item_id, item.messages, sampling_of(spec.sampling, item), _request_seed(spec.seed, index)
+            item.item_id,
+            item.messages,
+            sampling_of(spec.sampling, item),
+            _request_seed(spec.seed, index),
+            spec.sampling.exit_layer_of(index),
         )
         for index, item in enumerate(prepared.items)
     ]
@@ -321,7 +325,13 @@ def _warmup_requests(spec: TrialSpec) -> list[GenerationRequest]:
         max_tokens=min(spec.sampling.max_tokens, _WARMUP_TOKENS),
     )
     return [
-        GenerationRequest(f"warmup-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -1 - i))
+        GenerationRequest(
+            f"warmup-{i}",
+            _WARMUP_MESSAGES,
+            sampling,
+            _request_seed(spec.seed, -1 - i),
+            spec.sampling.exit_layer_of(i),
+        )
         for i in range(spec.warmup_requests)
     ]
 
@@ -336,7 +346,13 @@ def _reach_steady_state(
     def step(number: int) -> None:
         first = 1000 + number * concurrency  # far from the warm-up's own
         requests = [
-            GenerationRequest(f"steady-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -i))
+            GenerationRequest(
+                f"steady-{i}",
+                _WARMUP_MESSAGES,
+                sampling,
+                _request_seed(spec.seed, -i),
+                spec.sampling.exit_layer_of(i - first),
+            )
             for i in range(first, first + concurrency)
         ]
         parts.engine.generate(requests, concurrency=concurrency)
