@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_case import EdgeCase
-from control.factored_policy import FactoredPolicy
+from testbed.edge_control.case import EdgeCase
+from testbed.policies.factored_policy import FactoredPolicy
 from testbed.simulation.orin import BatchRun, BoardState, OrinSetting
 
 Ints = npt.NDArray[np.int64]

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_case import N_FEATURES, EdgeCase
-from control.grpo import GrpoConfig, GrpoLearner, GrpoUpdate
+from testbed.edge_control.case import N_FEATURES, EdgeCase
+from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate
+from testbed.edge_control.grpo_checkpoint import GrpoConfig
 from testbed.simulation.orin import BoardState
 from testbed.simulation.orin_grid import CLOCKS_MHZ
 

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import typer
 
 from contract.errors import UsageError
-from control.edge_case import N_FEATURES, EdgeCase, make_case
 from control.edge_drive import Chooser, Drive, Fixed, Greedy, Likeliest, drive
 from control.edge_search import (
     NOMINAL_C,
@@ -33,7 +32,9 @@ from control.edge_search import (
     tpe_search,
 )
 from control.edge_training import ADAPTIVE_GRPO, OnlineConfig, fine_tune, pretrain
-from control.grpo import Checkpoint, GrpoConfig, GrpoLearner
+from testbed.edge_control.case import N_FEATURES, EdgeCase, make_case
+from testbed.edge_control.grpo import GrpoLearner
+from testbed.edge_control.grpo_checkpoint import Checkpoint, GrpoConfig
 from testbed.simulation.orin import SimulatedOrin, errors_on, held_out_errors
 from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
 from testbed.simulation.orin_thermal import HEATING, ThermalFit, fit_thermal

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_case import EdgeCase, log_rewards
-from control.grpo import GrpoConfig, GrpoLearner, GrpoUpdate
+from testbed.edge_control.case import EdgeCase, log_rewards
+from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate
+from testbed.edge_control.grpo_checkpoint import GrpoConfig
 from testbed.simulation.orin_grid import Cell, OrinGrid
 
 Floats = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import ConfigError, UsageError
-from control.edge_reward import EdgeLimits, EdgeReward, EdgeWeights, Measured, RewardScale, edp_efficiency
-from control.factored_policy import FactoredSpace
+from testbed.edge_control.reward import EdgeLimits, EdgeReward, EdgeWeights, Measured, RewardScale, edp_efficiency
+from testbed.policies.factored_policy import FactoredSpace
 from testbed.simulation.orin import BatchRun, OrinSetting, Service, SimulatedOrin
 from testbed.simulation.orin_grid import CLOCKS_MHZ, OrinGrid
 
