@@ -66,6 +66,12 @@ class EdgeSpec(WireModel):
     """Device whose clock is set for each phase: one of `TrialSpec.actuators`, whose setting is the start."""
     fan_domain: str | None = None
     """Fan that stops: one of `TrialSpec.actuators`. None: there is none to stop, and nothing is known of it."""
+    power_domains: list[str] = Field(default_factory=list)
+    """Domains of the meters whose watts add up to the board's, for the rewards of a real device; empty: the largest
+    that is told, as a rail of the whole module holds the others."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of the chooser, and of a simulated board's noise; None: the trial's. Give it where choosers are to meet the same
+    noise."""
     limits: dict[Identifier, float] = Field(default_factory=dict)
     """Of the reward, by name: `temp_c`, `latency_s`, ...; those that are not there are the testbed's own."""
     weights: dict[Identifier, float] = Field(default_factory=dict)

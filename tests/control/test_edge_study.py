@@ -13,9 +13,10 @@ from control.edge_drive import Fixed, Greedy, Likeliest, drive
 from control.edge_search import GovernorRule, best_fixed, grpo_search, random_search, tpe_search
 from control.edge_study import fan_off_study, fan_off_table, search_study, search_table
 from control.edge_training import OnlineConfig, fine_tune, pretrain
-from testbed.edge_control.case import N_FEATURES, EdgeCase
+from testbed.edge_control.case import EdgeCase
 from testbed.edge_control.grpo import GrpoLearner
 from testbed.edge_control.grpo_checkpoint import GrpoConfig
+from testbed.edge_control.task import N_FEATURES
 from testbed.simulation.orin_grid import OrinGrid
 from tests.control.edge_double import made_up_grid, small_case
 
