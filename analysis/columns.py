@@ -81,6 +81,12 @@ COLUMNS: dict[str, Column] = {
     "is_steady": Column("flag", "", "Whether a steady state was reached before the measured phase; None: not asked."),
     "steady_s": Column("number", "s", "Work before the measured phase until a steady state, or until its time was up."),
     "device": Column("text", "", "What computed: the GPUs, else the processor."),
+    "choosing_s": Column(
+        "number", "s", "Edge control: time that selection, sampling and updates took; None where nobody chose."
+    ),
+    "choosing_energy_j": Column(
+        "number", "J", "An estimate of its energy by its share of the time; the result says of what."
+    ),
     "load_s": Column("number", "s", "Time to load the model; 0 when a warm engine was used."),
     "engine": Column("text", "", "Inference engine and version."),
     "model_revision": Column("text", "", "Commit, or SHA-256 of the weights."),

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from contract.attempt_state import AttemptState
+from contract.edge import EdgeReport
 from contract.errors import ErrorBody
 from contract.node_info import NodeIdentity
 from contract.serving import ServingReport
@@ -324,6 +325,8 @@ class TrialResult(WireModel):
     """Each device on its own, where the trial named several; `energy`, `summary` and the like are of the whole."""
     serving: ServingReport | None = None
     """What came of an open loop; None where the trial was a closed one."""
+    edge: EdgeReport | None = None
+    """What came of edge control; None where the trial was none."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 

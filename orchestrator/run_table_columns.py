@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.attempt_state import RunState
+from contract.edge import EdgeOverhead
 from contract.trial_result import EnergySummary, TrialResult
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import AttemptRow, RunRow
@@ -76,6 +77,10 @@ def _measured(read: Callable[[TrialResult], Value]) -> Callable[[RunRow, Attempt
         return read(attempt.result) if attempt.result and is_figure else None
 
     return value
+
+
+def _choosing_s(cost: EdgeOverhead) -> float:
+    return cost.selection_s + cost.sampling_s + cost.update_s
 
 
 def _summary(read: Callable[[EnergySummary], Value]) -> Callable[[RunRow, AttemptRow], Value]:
@@ -188,6 +193,20 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         "nats",
         "Entropy of the distribution that a token was chosen from, mean over the output tokens; empty if not computed.",
         _measured(lambda result: result.workload.entropy_nats if result.workload else None),
+    ),
+    DataColumn(
+        "choosing_s",
+        "float",
+        "s",
+        "What a chooser of edge control took: selection, sampling and updates; empty where there was none.",
+        _measured(lambda result: _choosing_s(result.edge.overhead) if result.edge else None),
+    ),
+    DataColumn(
+        "choosing_energy_j",
+        "float",
+        "J",
+        "An estimate of its energy, by its share of the time: the attempt's result says of what.",
+        _measured(lambda result: result.edge.overhead.energy_j if result.edge else None),
     ),
     DataColumn(
         "start_temp_c",

@@ -12,6 +12,7 @@
 | energibridge.csv, energibridge-summary.txt | EnergiBridge | its log, and what it printed |
 | child.log | child | its standard output and error |
 | request_energy.csv | node (`collect`) | joules of each measured request (`testbed.request_sheet`) |
+| edge_batches.csv, edge_updates.csv | node (`collect`) | each batch and update of edge control |
 | result.json | node | the TrialResult, replaced atomically |
 | acknowledged | node | empty: the orchestrator has everything |
 
@@ -39,6 +40,7 @@ from contract.trial_result import (
 )
 from contract.trial_spec import DeviceName
 from contract.units import Sha256, WireModel
+from testbed.edge_control.record import EdgeRecord
 from testbed.serving_record import ServingRecord
 
 SPEC = "spec.json"
@@ -145,6 +147,8 @@ class ChildRecord(WireModel):
     """Each device on its own, where the trial names several."""
     serving: ServingRecord | None = None
     """What an open loop left; None in a closed one."""
+    edge: EdgeRecord | None = None
+    """What edge control left; None where there was none."""
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""

@@ -11,6 +11,7 @@ from contract.trial_spec import TrialSpec
 from testbed.data_folder import POLICIES, named_file
 from testbed.engines.base import ContinuousEngine, Engine
 from testbed.engines.simulated_engine import SimulatedEngine
+from testbed.engines.simulated_orin_engine import SimulatedOrinEngine
 from testbed.open_loop_drive import refuse_continuous
 from testbed.open_loop_trial import OpenLoopParts
 from testbed.policies.base import Policy
@@ -36,6 +37,10 @@ def open_loop_parts(spec: TrialSpec, engine: Engine, machine: SimulatedMachine |
     """
     serving = spec.serving
     assert serving is not None
+    if isinstance(engine, SimulatedOrinEngine):
+        raise InvalidOptionError(
+            f"The engine {engine.name!r} is for edge control, and knows no arrivals: take the engine 'simulated'."
+        )
     if serving.continuous and not isinstance(engine, ContinuousEngine):
         raise refuse_continuous(engine.name)
     own = engine.table if isinstance(engine, SimulatedEngine) else None
