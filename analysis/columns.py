@@ -65,6 +65,10 @@ COLUMNS: dict[str, Column] = {
     "n_abstained": Column("integer", "", "Answers from which no label could be read; they count as wrong."),
     "accuracy": Column("number", "", "n_correct / n_items."),
     "chance_accuracy": Column("number", "", "Expected accuracy of guessing among the task's labels."),
+    "exit_layer": Column("number", "", "Layers that a token went through, mean over output tokens; None: all of them."),
+    "entropy_nats": Column(
+        "number", "nats", "Entropy of the distribution that a token was chosen from, mean over output tokens."
+    ),
     "workload_source": Column("text", "", "Where the items came from; a sample says that it is one."),
     "prompt_sha256": Column("text", "", "Hash of all prompts: equal hashes mean equal input to the model."),
     "temperature": Column("number", "", "Sampling temperature that was asked for; 0 is greedy."),
@@ -77,6 +81,12 @@ COLUMNS: dict[str, Column] = {
     "is_steady": Column("flag", "", "Whether a steady state was reached before the measured phase; None: not asked."),
     "steady_s": Column("number", "s", "Work before the measured phase until a steady state, or until its time was up."),
     "device": Column("text", "", "What computed: the GPUs, else the processor."),
+    "choosing_s": Column(
+        "number", "s", "Edge control: time that selection, sampling and updates took; None where nobody chose."
+    ),
+    "choosing_energy_j": Column(
+        "number", "J", "An estimate of its energy by its share of the time; the result says of what."
+    ),
     "load_s": Column("number", "s", "Time to load the model; 0 when a warm engine was used."),
     "engine": Column("text", "", "Inference engine and version."),
     "model_revision": Column("text", "", "Commit, or SHA-256 of the weights."),

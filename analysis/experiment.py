@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from analysis.columns import COLUMNS, METRIC_COLUMNS, polars_type
 from contract.attempt_state import RunState
+from contract.edge import EdgeReport
 from contract.serving import ServingReport
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Experiment:
         readings: each domain in each phase, for `analysis.phases`.
         notes: what a reader must know of the reading, in sentences.
         serving: run id -> what came of its open loop, for `analysis.serving`; empty where there was none.
+        edge: run id -> what came of its edge control, for `analysis.edge_control`; empty where there was none.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Experiment:
     devices: Sequence[dict[str, Any]] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     serving: Mapping[str, ServingReport] = field(default_factory=dict, repr=False)
+    edge: Mapping[str, EdgeReport] = field(default_factory=dict, repr=False)
 
     def counted(self, *, include_suspect: bool = False) -> "pl.DataFrame":
         """The rows that enter means.

@@ -12,9 +12,12 @@ from analysis.experiment import Exclusion, Experiment, Reading, factor_column, r
 from analysis.left_out import leave_out
 from analysis.run_table import Row, RunTable, read_run_table
 from contract.attempt_state import AttemptState, RunState
+from contract.edge import EdgeReport
 from contract.errors import UsageError
 from contract.serving import ServingReport
 from contract.trial_result import EnergyReading, Phase, TrialResult
+
+_WORK = {"n_requests", "n_prompt_tokens", "n_output_tokens", "prompt_sha256", "exit_layer", "entropy_nats"}
 
 
 def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id: str | None = None) -> Experiment:
@@ -39,7 +42,8 @@ def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id:
     readings: list[Reading] = []
     devices: list[Row] = []
     serving: dict[str, ServingReport] = {}
-    rows, excluded = _rows(table, columns, readings, devices, serving)
+    edge: dict[str, EdgeReport] = {}
+    rows, excluded = _rows(table, columns, readings, devices, serving, edge)
     facts = {str(fact["key"]): _json(fact["value"]) for fact in table.facts}
     excluded = leave_out(facts, rows, devices, excluded)
     design = _json(table.experiment["design"])
@@ -57,6 +61,7 @@ def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id:
         readings=readings,
         devices=devices,
         serving=serving,
+        edge=edge,
     )
 
 
@@ -83,6 +88,7 @@ def _rows(
     readings: list[Reading],
     devices: list[Row],
     serving: dict[str, ServingReport],
+    edge: dict[str, EdgeReport],
 ) -> tuple[list[Row], list[Exclusion]]:
     attempts: dict[str, list[Row]] = {}
     for attempt in table.attempts:
@@ -90,7 +96,7 @@ def _rows(
     rows, excluded = [], []
     for run in table.runs:
         n_devices = len(devices)
-        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings, devices, serving)
+        row, why = _row(run, attempts.get(str(run["run_id"]), []), columns, readings, devices, serving, edge)
         rows.append(row)
         if len(devices) == n_devices:
             devices += device_rows(row, _json(run["spec"]), None)
@@ -106,10 +112,12 @@ def _row(
     readings: list[Reading],
     devices: list[Row],
     serving: dict[str, ServingReport],
+    edge: dict[str, EdgeReport],
 ) -> tuple[Row, str | None]:
     """The row of a run, and why it is not counted.
 
-    Energies by phase go to `readings`, single devices to `devices`, what came of an open loop to `serving`.
+    Energies by phase go to `readings`, single devices to `devices`, what came of an open loop to `serving`, of edge
+    control to `edge`.
     """
     treatment, spec = _json(run["treatment"]), _json(run["spec"])
     treatment = treatment if isinstance(treatment, dict) else {}
@@ -140,6 +148,8 @@ def _row(
     readings += _readings(row["run_id"], result)
     if result.serving is not None:
         serving[row["run_id"]] = result.serving
+    if result.edge is not None:
+        edge[row["run_id"]] = result.edge
     # The orchestrator's reasons beside the testbed's; a table from before them has the result's alone.
     stored = _json(chosen.get("reasons"))
     if isinstance(stored, list):
@@ -224,10 +234,16 @@ def _measurements(result: TrialResult) -> Row:
                 "throttled_share",
             }
         )
+    if result.edge is not None:
+        cost = result.edge.overhead
+        row |= {
+            "choosing_s": cost.selection_s + cost.sampling_s + cost.update_s,
+            "choosing_energy_j": cost.energy_j,
+        }
     if result.steady is not None:
         row |= {"is_steady": result.steady.is_steady, "steady_s": result.steady.waited_s}
     if work is not None:
-        row |= work.model_dump(include={"n_requests", "n_prompt_tokens", "n_output_tokens", "prompt_sha256"})
+        row |= work.model_dump(include=_WORK)
         row["workload_source"] = work.source
         if work.score is not None:
             row |= work.score.model_dump(exclude={"chance_p_value"})

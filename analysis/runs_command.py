@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 # The method first: where room ends, no estimate may stand without the word.
-_SHOWN = ("energy_method", "energy_j", "duration_s", "tokens_per_s", "n_output_tokens", "start_temp_c", "accuracy")
+_SHOWN = (
+    "energy_method",
+    "energy_j",
+    "duration_s",
+    "tokens_per_s",
+    "n_output_tokens",
+    "start_temp_c",
+    "accuracy",
+    "exit_layer",
+    "entropy_nats",
+)
 _SHOWN_METRICS = ("mean_power_w", "energy_per_output_token_j", "energy_per_correct_j", "edp_js")
 _SHOWN_BY_ARGUMENT = ("cost", "carbon_g")
 _MIN_HEADING = 9

@@ -15,6 +15,8 @@ from analysis.summary import Summary, TreatmentSummary
 
 NOT_MEASURED = "–"
 _NUMBERS = ("energy_per_output_token_j", "duration_s", "tokens_per_s")
+# Of studies of early exit; a column without a figure only takes room.
+_EXIT_NUMBERS = {"exit_layer": "layers\nper\ntoken", "entropy_nats": "entropy,\nnats"}
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,11 @@ def _columns(summary: Summary, layout: _Layout) -> list[_Column]:
     else:
         headers = [f"J per\noutput\ntoken{estimate}", "time,\ns", "tokens\nper s"]
         columns += [_Column(header, [row[i] for row in numbers]) for i, header in enumerate(headers)]
+    columns += [
+        _Column(header, [number(row.means[name].mean) for row in rows])
+        for name, header in _EXIT_NUMBERS.items()
+        if any(row.means[name].mean is not None for row in rows)
+    ]
     accuracy = [accuracy_text(row.accuracy) for row in rows]
     if layout.break_verdict:
         accuracy = [text.replace(" from ", "\nfrom ") for text in accuracy]
@@ -165,5 +172,8 @@ def _print_blocks(summary: Summary, console: Console) -> None:
             f"{duration} s, {rate} tokens/s",
             f"accuracy {accuracy}",
         ]
+        if row.means["exit_layer"].mean is not None:
+            layers, entropy = (number(row.means[name].mean) for name in _EXIT_NUMBERS)
+            lines.append(f"{layers} layers per token, entropy {entropy} nats")
         for line in lines:
             console.print(Text(f"  {line}"), overflow="fold")

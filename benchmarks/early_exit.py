@@ -92,7 +92,7 @@ class Bench:
         """Seconds of each token after the prompt, as the engine takes them, and the token that would follow."""
         from transformers import DynamicCache
 
-        batch = BatchExit(self.model, DynamicCache(config=self.model.config), rule, 1)
+        batch = BatchExit(self.model, DynamicCache(config=self.model.config), [rule])
         mask, positions = torch.ones_like(self.ids), torch.arange(self.ids.shape[1])[None]
         batch.logits(self.ids[:, : self.n_prompt], mask[:, : self.n_prompt], positions[:, : self.n_prompt], [True])
         for end in range(self.n_prompt + 1, self.n_prompt + self.n_tokens + 1):

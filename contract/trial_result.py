@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from contract.attempt_state import AttemptState
+from contract.edge import EdgeReport
 from contract.errors import ErrorBody
 from contract.node_info import NodeIdentity
 from contract.serving import ServingReport
@@ -129,6 +130,10 @@ class WorkloadReport(WireModel):
     n_prompt_tokens: int = Field(ge=0)
     n_output_tokens: int = Field(ge=0)
     score: TaskScore | None = None
+    exit_layer: float | None = None
+    """After how many layers a token left the model, mean over all output tokens; None without early exit."""
+    entropy_nats: float | None = None
+    """Entropy of the distribution that a token was chosen from, mean over all output tokens; None: not computed."""
 
 
 class LoadReport(WireModel):
@@ -320,6 +325,8 @@ class TrialResult(WireModel):
     """Each device on its own, where the trial named several; `energy`, `summary` and the like are of the whole."""
     serving: ServingReport | None = None
     """What came of an open loop; None where the trial was a closed one."""
+    edge: EdgeReport | None = None
+    """What came of edge control; None where the trial was none."""
     node: NodeIdentity
     artifacts: list[ArtifactRef] = Field(default_factory=list)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
+from contract.edge import EdgeSpec
 from contract.serving import ServingSpec
 from contract.units import Identifier, Scalar, Seconds, WireModel, sha256_of
 
@@ -57,6 +58,17 @@ class SamplingSpec(WireModel):
     max_tokens: int = Field(default=256, gt=0)
     ignore_eos: bool = False
     """Generate exactly `max_tokens` tokens."""
+    exit_layers: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """After how many layers a request's tokens leave the model: request i takes number i, modulo their count. Empty:
+    what the engine's own options say. Not part of what is loaded: trials that differ in it may share a warm engine."""
+
+    def exit_layer_of(self, index: int) -> int | None:
+        """Layers of one request; None: as the engine's options say.
+
+        Args:
+            index: of the request in its workload, from 0.
+        """
+        return self.exit_layers[index % len(self.exit_layers)] if self.exit_layers else None
 
 
 class WorkloadSpec(WireModel):
@@ -213,6 +225,33 @@ class TrialSpec(WireModel):
     serving: ServingSpec | None = None
     """Requests arrive by the clock and a policy decides; the workload has to be one with arrivals. None: a closed
     loop."""
+    edge: EdgeSpec | None = None
+    """A chooser sets clocks, batch and exit layer of one batch after the other. None: a closed or an open loop."""
+
+    @model_validator(mode="after")
+    def _edge_is_possible(self) -> Self:
+        edge = self.edge
+        if edge is None:
+            return self
+        if self.devices or self.serving is not None:
+            raise ValueError("edge runs on one engine, and is no open loop: leave out devices and serving")
+        wanted = [(edge.clock_domain, "clock_mhz")] + ([(edge.fan_domain, "fan_duty")] if edge.fan_domain else [])
+        for domain, quantity in wanted:
+            n_held = sum(each.domain == domain and quantity in each.setting for each in self.actuators)
+            if n_held != 1:
+                raise ValueError(
+                    f"edge sets {quantity} of {domain!r}, and actuators has {n_held} entries of it: give one, with "
+                    "what to start at"
+                )
+        if edge.fan_off_at is not None and edge.fan_domain is None:
+            raise ValueError("edge.fan_off_at stops a fan, and edge.fan_domain names none")
+        if edge.fan_off_at is not None and edge.fan_off_at >= edge.n_batches:
+            raise ValueError(f"edge.fan_off_at is {edge.fan_off_at}, and there are only {edge.n_batches} batches")
+        if not edge.n_batches and not edge.n_evaluations:
+            raise ValueError("edge has neither evaluations nor batches: give n_batches")
+        if max(edge.space.batches) > self.workload.concurrency:
+            raise ValueError(f"edge.space has batches of {max(edge.space.batches)}: raise workload.concurrency to it")
+        return self
 
     @model_validator(mode="after")
     def _serving_is_possible(self) -> Self:
@@ -289,7 +328,11 @@ class TrialSpec(WireModel):
 
     def sha256(self) -> str:
         """Identity of the spec: two attempts with equal hashes asked for the same thing."""
-        # Without devices, or serving, it is what it was before there were any: campaigns that were begun then can be
-        # continued.
-        absent = {name for name in ("devices", "serving") if not getattr(self, name)}
+        # Without devices, serving, edge control or exit layers, it is what it was before there were any: campaigns that
+        # were begun then can be continued.
+        absent: dict[str, bool | set[str]] = {
+            name: True for name in ("devices", "serving", "edge") if not getattr(self, name)
+        }
+        if not self.sampling.exit_layers:
+            absent["sampling"] = {"exit_layers"}
         return sha256_of(self.model_dump(mode="json", exclude=absent))

@@ -6,6 +6,9 @@ where an arrival is not, therefore what the search finds is compared once more w
 Positions are indices into the whole array.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +36,16 @@ class ArrivalRows:
         self._has_ties = False
         self._keys: Floats = np.repeat(self._end_key_s, self._width)
         self.time_s: Floats = np.full(n_rows * self._width, np.inf)
+
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        """All that changes, as copies; see `restore`."""
+        return {"time_s": self.time_s.copy(), "keys": self._keys.copy(), "has_ties": np.array([self._has_ties])}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from the `state` of as many rows of the same duration and padding."""
+        self.time_s, self._keys = np.copy(state["time_s"]), np.copy(state["keys"])
+        self._width = self.time_s.size // self._n_rows
+        self._has_ties = bool(state["has_ties"][0])
 
     def put(self, row: int, arrivals_s: Floats) -> tuple[int, Ints]:
         """Fill a row anew.

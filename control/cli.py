@@ -76,6 +76,10 @@ def fit(
     fill_holes: Annotated[
         bool, typer.Option("--fill-holes", help="Let the model tell cells that were not measured.")
     ] = False,
+    clock_left_alone: Annotated[
+        bool,
+        typer.Option("--clock-left-alone", help="With --table: one clock, for policies that choose batches alone."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
 ) -> None:
     """Fit latency and power over clock and batch, and tell the errors on cells that were held out."""
@@ -91,6 +95,7 @@ def fit(
         n_output_tokens=output_len,
         seed=seed,
         fills_holes=fill_holes,
+        is_clock_left_alone=clock_left_alone,
         as_json=as_json,
     )
 

@@ -151,22 +151,35 @@ class LengthModel(WireModel):
         column = np.array(self.quantity(name).values)[:, batch_size - self.batch_sizes[0]]
         return float(np.interp(clock_mhz, self.clock_mhz, column))
 
-    def service_table(self, source: str, clock_mhz: list[float] | None = None) -> ServiceTable:
+    def service_table(
+        self, source: str, clock_mhz: list[float] | None = None, *, is_clock_left_alone: bool = False
+    ) -> ServiceTable:
         """Every batch size from 1 to the largest, at each clock.
 
         Args:
             source: what the table says of where it came from.
             clock_mhz: rising; None: the measured ones.
+            is_clock_left_alone: one clock is what was meant, see `ServiceTable`.
 
         Raises:
-            DeviceModelError: a clock outside, or batch 1 was not measured.
-            ServiceTableError: fewer than two clocks.
+            DeviceModelError: a clock outside, batch 1 was not measured, or one clock where several were meant, or the
+                other way round.
         """
         if self.batch_sizes[0] != 1:
             raise DeviceModelError(
                 f"The smallest measured batch is {self.batch_sizes[0]}, and a queue can be shorter. Profile batch 1."
             )
         clocks = self.clock_mhz if clock_mhz is None else clock_mhz
+        if is_clock_left_alone != (len(clocks) == 1):
+            raise DeviceModelError(
+                f"The table would have {len(clocks)} clock(s), from {clocks[0]:g} MHz on. "
+                + (
+                    "There is a clock to choose: leave out --clock-left-alone."
+                    if is_clock_left_alone
+                    else "There is nothing to choose between: profile two clocks at least. Where nobody sets the "
+                    "clock, --clock-left-alone writes a table for policies that choose batches alone."
+                )
+            )
         grids = {
             name: np.array([[self.predict(name, clock, batch) for batch in self.batch_sizes] for clock in clocks])
             for name in QUANTITIES
@@ -177,6 +190,7 @@ class LengthModel(WireModel):
             latency_s=grids["latency_s"],
             power_w=grids["power_w"],
             source=source,
+            is_clock_left_alone=is_clock_left_alone,
             n_input_tokens=self.n_input_tokens,
             n_output_tokens=self.n_output_tokens,
         )

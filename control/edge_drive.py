@@ -3,79 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_case import EdgeCase
-from control.factored_policy import FactoredPolicy
+from testbed.edge_control.case import EdgeCase
+from testbed.edge_control.choosers import Chooser
 from testbed.simulation.orin import BatchRun, BoardState, OrinSetting
 
 Ints = npt.NDArray[np.int64]
-
-
-class Chooser(Protocol):
-    """Chooses the next batch's setting."""
-
-    def choose(self, state: BoardState) -> Ints:
-        """(heads,), from what sensors tell: temperature and fan.
-
-        Args:
-            state: of the board; not to be changed.
-        """
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Fixed:
-    """Always the same.
-
-    Attributes:
-        choice: (heads,).
-    """
-
-    choice: Ints
-
-    def choose(self, state: BoardState) -> Ints:
-        """See `Chooser`."""
-        return self.choice
-
-
-@dataclass(frozen=True, eq=False)
-class Likeliest:
-    """A learned policy's likeliest setting.
-
-    Attributes:
-        policy: learned.
-        case: for what it sees.
-    """
-
-    policy: FactoredPolicy
-    case: EdgeCase
-
-    def choose(self, state: BoardState) -> Ints:
-        """See `Chooser`."""
-        return self.policy.best(self.case.features(state.temp_c, state.is_fan_on))
-
-
-class Greedy:
-    """The best next reward of all settings, by the simulation's own model: what a policy could reach at best.
-
-    It knows what the others do not: every setting's time and power, and the thermal model.
-
-    Args:
-        case: the problem.
-    """
-
-    def __init__(self, case: EdgeCase) -> None:
-        self._case, self._choices = case, case.space.all_choices()
-
-    def choose(self, state: BoardState) -> Ints:
-        """See `Chooser`."""
-        rewards = self._case.next_reward(self._choices, state.temp_c, state.is_fan_on)
-        return np.asarray(self._choices[int(rewards.argmax())])
 
 
 @dataclass(frozen=True)

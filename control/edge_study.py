@@ -1,42 +1,29 @@
 """The study of edge control on a simulated Orin: who finds a good setting soon, and what happens when the fan stops.
 
-    python -m control.edge_study GRID_FAN_ON GRID_FAN_OFF --seeds 10 --out FOLDER
-
-Everything is simulated from two grid logs; the rows are written as JSON beside the checkpoints.
+Everything is simulated from two grid logs.
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import typer
 
-from contract.errors import UsageError
-from control.edge_case import N_FEATURES, EdgeCase, make_case
-from control.edge_drive import Chooser, Drive, Fixed, Greedy, Likeliest, drive
-from control.edge_search import (
-    NOMINAL_C,
-    STATIC_GRPO,
-    Found,
-    GovernorRule,
-    Measure,
-    best_fixed,
-    grpo_search,
-    grpo_then_best_seen,
-    random_search,
-    tpe_search,
-)
-from control.edge_training import ADAPTIVE_GRPO, OnlineConfig, fine_tune, pretrain
-from control.grpo import Checkpoint, GrpoConfig, GrpoLearner
-from testbed.simulation.orin import SimulatedOrin, errors_on, held_out_errors
-from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
-from testbed.simulation.orin_thermal import HEATING, ThermalFit, fit_thermal
+from control.edge_drive import Drive, drive
+from control.edge_search import seek
+from control.edge_training import pretrain
+from testbed.edge_control.case import EdgeCase, make_case
+from testbed.edge_control.choosers import GUARD_C, Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
+from testbed.edge_control.grpo import GrpoLearner
+from testbed.edge_control.seekers import NOMINAL_C, STATIC_GRPO, GrpoSeeker, RandomSeeker, TpeSeeker
+from testbed.edge_control.task import N_FEATURES
+from testbed.policies.factored_policy import FactoredPolicy
+from testbed.simulation.orin import SimulatedOrin
+from testbed.simulation.orin_grid import OrinGrid
+from testbed.simulation.orin_thermal import ThermalFit, fit_thermal
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -59,6 +46,7 @@ class SearchRow:
         setting: recommended: prefill bin, decode bin, batch, exit layer.
         search_s: its own time on this machine, with that of simulated measurements.
         update_s: median time of an update of GRPO; None otherwise.
+        rewards: that were measured, in order, with their noise.
     """
 
     way: str
@@ -68,6 +56,7 @@ class SearchRow:
     setting: tuple[int, ...]
     search_s: float
     update_s: float | None
+    rewards: list[float]
 
 
 def search_study(
@@ -77,6 +66,7 @@ def search_study(
     n_measurements: int = 300,
     n_pretraining: int = 10,
     clock: Callable[[], float] = time.perf_counter,
+    on_done: Callable[[str, int], None] = lambda way, seed: None,
 ) -> list[SearchRow]:
     """Every way with the same number of noisy measurements, fan on.
 
@@ -89,44 +79,38 @@ def search_study(
         n_measurements: for each.
         n_pretraining: updates from the log.
         clock: for times, seconds.
+        on_done: told of each way and seed.
     """
     best_reward = float(case.steady_reward(best_fixed(case)))
     governor = np.array([size - 1 for size in case.space.sizes], dtype=np.int64)
-
     rows = []
     for seed in seeds:
         learner = GrpoLearner(case.space, N_FEATURES, replace(STATIC_GRPO, seed=seed))
         pretrain(case, learner, log, n_pretraining, is_fan_on=True)
-        from_log = learner.policy.best(case.features(NOMINAL_C, True))
-        budget: dict[str, Any] = {"case": case, "n_measurements": n_measurements, "seed": seed}
-        ways: dict[str, Callable[[Measure], Found]] = {
-            "governor_like": partial(_unsearched, choice=governor),
-            "random": partial(_named, random_search, budget),
-            "tpe": partial(_named, tpe_search, budget),
-            "grpo": partial(_named, grpo_search, budget),
-            "grpo_best_seen": partial(_named, grpo_then_best_seen, budget),
-            "pretrained_only": partial(_unsearched, choice=from_log),
-            "grpo_pretrained": partial(_named, grpo_search, {**budget, "learner": learner}),
+        ways: dict[str, Chooser] = {
+            "governor": Fixed(governor),
+            "random": RandomSeeker(case.space, seed),
+            "tpe": TpeSeeker(case.space, seed),
+            "grpo": GrpoSeeker(case, seed),
+            "grpo_best_seen": GrpoSeeker(case, seed, takes_best_seen=True),
+            "pretrained_only": Fixed(learner.policy.best(case.features(NOMINAL_C, True))),
+            "grpo_pretrained": GrpoSeeker(case, seed, learner),
         }
-        for way, search in ways.items():
+        for way, chooser in ways.items():
             # The same noise for all ways of a seed, as far as they ask in the same order.
             noise = np.random.default_rng(_NOISE_SEED + seed)
             began = clock()
-            found = search(partial(case.steady_reward, is_fan_on=True, rng=noise))
+            found = seek(chooser, partial(case.steady_reward, is_fan_on=True, rng=noise), n_measurements)
             took_s = clock() - began
+            assert found.choice is not None  # all of these recommend
             regret = 1 - float(case.steady_reward(found.choice)) / best_reward
             update_s = float(np.median([each.duration_s for each in found.updates])) if found.updates else None
             setting = tuple(int(each) for each in case.space.meaning(found.choice))
-            rows.append(SearchRow(way, seed, found.n_measurements, regret, setting, took_s, update_s))
+            rows.append(
+                SearchRow(way, seed, found.n_measurements, regret, setting, took_s, update_s, list(found.rewards))
+            )
+            on_done(way, seed)
     return rows
-
-
-def _named(search: Callable[..., Found], arguments: dict[str, Any], measure: Measure) -> Found:
-    return search(measure=measure, **arguments)
-
-
-def _unsearched(measure: Measure, choice: Ints) -> Found:
-    return Found(choice, 0)
 
 
 @dataclass(frozen=True)
@@ -156,50 +140,36 @@ class FanOffRow:
 
 def fan_off_study(
     case: EdgeCase,
-    log: OrinGrid,
-    seeds: Sequence[int],
-    folder: Path,
+    policies: Mapping[int, FactoredPolicy],
     *,
     n_batches: int = 1500,
     fan_off_at: int = 200,
-    config: GrpoConfig | None = None,
-    online: OnlineConfig | None = None,
-    n_pretraining: int = 100,
+    guard_c: float = GUARD_C,
+    on_done: Callable[[str, int, Drive], None] = lambda chooser, seed, found: None,
 ) -> list[FanOffRow]:
-    """Train a policy for each seed, and let all choosers meet a fan that stops.
+    """Let all choosers meet a fan that stops.
 
     Args:
         case: the problem.
-        log: for the pre-training, fan on.
-        seeds: of learning and noise.
-        folder: for checkpoints; what is there is not trained again.
+        policies: seed of the learning, and of the noise -> what was learned.
         n_batches: of each run.
         fan_off_at: the fan stops then.
-        config: of GRPO.
-        online: training on the simulated board.
-        n_pretraining: updates from the log.
+        guard_c: of the learned policies, see `Likeliest`.
+        on_done: told of each chooser, seed and drive.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for seed in seeds:
-        path = folder / f"grpo-{seed}.safetensors"
-        if not path.exists():
-            learner = GrpoLearner(case.space, N_FEATURES, replace(config or ADAPTIVE_GRPO, seed=seed))
-            pretrain(case, learner, log, n_pretraining, is_fan_on=True)
-            updates = fine_tune(case, learner, online)
-            last = updates[-1] if updates else None
-            learner.save(path, {"last_update": asdict(last) if last else None, "n_pretraining": n_pretraining})
-        policy = Checkpoint.load(path, case.space).policy
+    for seed, policy in policies.items():
         choosers: dict[str, Chooser] = {
             "best_fixed_fan_on": Fixed(best_fixed(case)),
             "best_fixed_within_limit": Fixed(best_fixed(case, is_fan_on=False, within_limit=True)),
-            "governor_like": GovernorRule(case),
+            "governor": GovernorRule(case),
             "greedy_on_model": Greedy(case),
-            "grpo": Likeliest(policy, case),
+            "grpo": Likeliest(policy, case, guard_c=guard_c),
         }
         for name, chooser in choosers.items():
             found = drive(case, chooser, n_batches, fan_off_at=fan_off_at, seed=seed)
             rows.append(_fan_off_row(case, name, seed, found))
+            on_done(name, seed, found)
     return rows
 
 
@@ -271,55 +241,3 @@ def fan_off_table(rows: Sequence[FanOffRow]) -> list[str]:
             f"{median('hottest_c'):>8.1f} {worst_s:>12.1f} {choosing_ms:>10.4f}"
         )
     return lines
-
-
-def main(
-    grid_fan_on: Annotated[Path, typer.Argument(help="log with the fan on")],
-    grid_fan_off: Annotated[Path, typer.Argument(help="log with the fan off, in the order it was run")],
-    seeds: Annotated[int, typer.Option(help="how many")] = 10,
-    first_seed: Annotated[int, typer.Option(help="the first")] = 0,
-    measurements: Annotated[int, typer.Option(help="of each way of search")] = 300,
-    batches: Annotated[int, typer.Option(help="of a run in which the fan stops")] = 1500,
-    fan_off_at: Annotated[int, typer.Option(help="batch from which the fan is off")] = 200,
-    search: Annotated[bool, typer.Option(help="compare the ways of search")] = True,
-    fan_off: Annotated[bool, typer.Option(help="train, and stop the fan")] = True,
-    out: Annotated[Path, typer.Option(help="folder for rows and checkpoints")] = Path("results/edge"),
-) -> None:
-    """Search and fan-off study on the simulated Orin."""
-    import torch
-
-    if seeds < 1:
-        raise UsageError("Give 1 seed or more.")
-    torch.set_num_threads(1)
-    fan_on, fan_off_log = read_orin_grid(grid_fan_on), read_orin_grid(grid_fan_off)
-    case, fit = simulated_case(fan_on, fan_off_log)
-    typer.echo(f"{fan_on.source}: {len(fan_on)} rows, twice {fan_on.repeated}, missing {fan_on.missing}")
-    errors = held_out_errors(fan_on)
-    row = np.arange(len(fan_off_log))
-    undisturbed = np.any([(row >= first) & (row < after) for first, after in HEATING], axis=0)
-    off_errors = errors_on(case.board, fan_off_log.rows(undisturbed))
-    for name, each in (("held out", errors), ("fan off, heating", off_errors)):
-        typer.echo(f"{name}: " + ", ".join(f"{quantity} {error:.1%}" for quantity, error in each.items()))
-    typer.echo("\n".join(thermal_lines(fit)))
-    wanted = range(first_seed, first_seed + seeds)
-    found: list[SearchRow] = []
-    stopped: list[FanOffRow] = []
-    if search:
-        found = search_study(case, fan_on, wanted, measurements)
-        typer.echo("\n".join(["", *search_table(found)]))
-    if fan_off:
-        stopped = fan_off_study(case, fan_on, wanted, out, n_batches=batches, fan_off_at=fan_off_at)
-        typer.echo("\n".join(["", *fan_off_table(stopped)]))
-    out.mkdir(parents=True, exist_ok=True)
-    rows = {
-        "errors": errors,
-        "errors_fan_off": off_errors,
-        "thermal": asdict(fit),
-        "search": [asdict(row) for row in found],
-        "fan_off": [asdict(row) for row in stopped],
-    }
-    (out / "edge_study.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_case import EdgeCase, log_rewards
-from control.grpo import GrpoConfig, GrpoLearner, GrpoUpdate
+from testbed.edge_control.case import EdgeCase, log_rewards
+from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate
+from testbed.edge_control.grpo_checkpoint import Checkpoint, GrpoConfig
+from testbed.edge_control.task import N_FEATURES
 from testbed.simulation.orin_grid import Cell, OrinGrid
 
 Floats = npt.NDArray[np.float64]
@@ -77,7 +80,9 @@ def fine_tune(
     case: EdgeCase,
     learner: GrpoLearner,
     config: OnlineConfig | None = None,
-    on_update: Callable[[GrpoUpdate], None] = lambda update: None,
+    *,
+    first: int = 0,
+    n_updates: int | None = None,
 ) -> list[GrpoUpdate]:
     """Learn on the simulated board: states are drawn, and a group of settings is tried from each.
 
@@ -87,11 +92,12 @@ def fine_tune(
         case: the problem.
         learner: is changed.
         config: see there.
-        on_update: told of each.
+        first: updates of this training that were made before.
+        n_updates: to make now; None: what is left of it.
     """
     config = config or OnlineConfig()
     updates = []
-    for _ in range(config.n_updates):
+    for _ in range(first, config.n_updates if n_updates is None else first + n_updates):
         temps_c = learner.rng.uniform(config.coldest_c, config.hottest_c, config.n_states)
         fans = learner.rng.random(config.n_states) >= config.fan_off_share
         states = list(zip(temps_c.tolist(), fans.tolist(), strict=True))
@@ -101,8 +107,69 @@ def fine_tune(
             [case.next_reward(group, temp_c, is_on) for group, (temp_c, is_on) in zip(groups, states, strict=True)]
         )
         updates.append(learner.update(features, groups, rewards))
-        on_update(updates[-1])
     return updates
+
+
+def train(
+    case: EdgeCase,
+    log: OrinGrid,
+    path: Path,
+    *,
+    config: GrpoConfig = ADAPTIVE_GRPO,
+    online: OnlineConfig | None = None,
+    n_pretraining: int = 100,
+    checkpoint_every: int = 50,
+    on_update: Callable[[int, int], None] = lambda done, of: None,
+) -> Checkpoint:
+    """Learn from the log, then on the simulated board; what a checkpoint has done is not done again.
+
+    Args:
+        case: the problem.
+        log: for the pre-training, fan on.
+        path: of the checkpoint; where there is one, it is gone on from.
+        config: of a new learner.
+        online: see there; `n_updates` is that of the whole training.
+        n_pretraining: updates from the log, of a new learner.
+        checkpoint_every: so many updates.
+        on_update: told how many online updates are done, and of how many.
+
+    Raises:
+        InvalidOptionError: the checkpoint cannot be read, or is of another action space.
+    """
+    online = online or OnlineConfig()
+    if path.exists():
+        learner = GrpoLearner.resume(path, case.space)
+        metrics = dict(Checkpoint.load(path, case.space).metrics)
+    else:
+        learner = GrpoLearner(case.space, N_FEATURES, config)
+        logged = pretrain(case, learner, log, n_pretraining, is_fan_on=True) if n_pretraining else []
+        metrics = {"n_pretraining": n_pretraining, "n_online": 0, "curve": [_point(each, "log") for each in logged]}
+    curve = list(metrics.get("curve", []))
+    n_done = int(metrics.get("n_online", 0))
+    while n_done < online.n_updates:
+        now = min(checkpoint_every, online.n_updates - n_done)
+        updates = fine_tune(case, learner, online, first=n_done, n_updates=now)
+        curve += [_point(each, "board") for each in updates]
+        n_done += now
+        # A new name first: a checkpoint that is cut off could not be gone on from.
+        part = path.with_suffix(".part")
+        learner.save(part, {**metrics, "n_online": n_done, "curve": curve})
+        part.replace(path)
+        on_update(n_done, online.n_updates)
+    if not path.exists():
+        learner.save(path, {**metrics, "curve": curve})
+    return Checkpoint.load(path, case.space)
+
+
+def _point(update: GrpoUpdate, stage: str) -> dict[str, float | int | str]:
+    return {
+        "stage": stage,
+        "number": update.number,
+        "reward_mean": round(update.reward_mean, 6),
+        "entropy": round(update.entropy, 6),
+        "kl": round(update.kl, 6),
+        "duration_s": round(update.duration_s, 6),
+    }
 
 
 def _lookup(case: EdgeCase, grid: OrinGrid, rewards: Floats) -> dict[Cell, tuple[float, float]]:

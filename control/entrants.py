@@ -7,7 +7,7 @@ from contract.errors import InvalidOptionError
 from contract.units import sha256_of
 from control.constant import constants
 from control.evaluation import Entrant
-from control.learner import VALIDATION_SEED
+from control.judge import VALIDATION_SEED
 from control.serving_case import ServingCase
 from testbed.policies.base import Setting
 from testbed.policies.registry import POLICIES

@@ -30,25 +30,28 @@ class EpisodeTotals:
 
     Args:
         n_copies: N.
+
+    Attributes:
+        sums: (Total.N, N).
     """
 
     def __init__(self, n_copies: int) -> None:
-        self._sums = np.zeros((Total.N, n_copies))
+        self.sums: Floats = np.zeros((Total.N, n_copies))
 
     def add(self, figures: Floats) -> None:
         """Add (Total.N, N) of a step."""
-        self._sums += figures
+        self.sums += figures
 
     def begin(self, copy: int, n_lost: int) -> None:
         """A new episode, with requests lost already before its first decision."""
-        self._sums[:, copy] = 0.0
-        self._sums[Total.LOST, copy] = n_lost
+        self.sums[:, copy] = 0.0
+        self.sums[Total.LOST, copy] = n_lost
 
     def outcome(
         self, copy: int, *, seed: int, n_arrived: int, n_unfinished: int, n_left_missed: int, end_s: float
     ) -> ServingOutcome:
         """Of an episode that ended. Latencies and wall times are not measured, a policy is not known."""
-        total = self._sums[:, copy].tolist()
+        total = self.sums[:, copy].tolist()
         n_served = int(total[Total.SERVED])
         return ServingOutcome(
             policy="",

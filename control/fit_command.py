@@ -27,6 +27,7 @@ def fit_command(
     n_output_tokens: int | None,
     seed: int,
     fills_holes: bool,
+    is_clock_left_alone: bool,
     as_json: bool,
 ) -> None:
     """Write the model, and print the errors on cells that were held out.
@@ -41,6 +42,7 @@ def fit_command(
         n_output_tokens: the same.
         seed: of the folds.
         fills_holes: whether the model may tell cells that were not measured.
+        is_clock_left_alone: the table shall have one clock.
         as_json: print JSON.
 
     Raises:
@@ -62,7 +64,7 @@ def fit_command(
     written = [str(out)]
     if table is not None:
         chosen = model.of_lengths(n_input_tokens, n_output_tokens)
-        made = chosen.service_table(f"{out.name}: fitted to {model.source}")
+        made = chosen.service_table(f"{out.name}: fitted to {model.source}", is_clock_left_alone=is_clock_left_alone)
         try:
             table.parent.mkdir(parents=True, exist_ok=True)
             made.write(table)

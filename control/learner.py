@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 
 from contract.errors import UsageError
-from control.imitation import ImitationConfig, Teacher, choose, imitate
-from control.rollout import energy_and_share, episodes
+from control.imitation import ImitationConfig, Teacher, imitate
+from control.judge import Checkpoint, Judge, Learned
+from control.learner_state import StateFile
 from control.serving_case import ServingCase
 from control.serving_env import Reward, ServingVecEnv
 from control.vector_env import StepResult, VectorEnv
-from testbed.policies.actions import ActionSet
 from testbed.policies.learned_policy import PolicyNetwork
-
-VALIDATION_SEED = 1_000_000_000
-"""First seed of the arrivals that choose among what was learned; never used for training or evaluation."""
 
 _USUAL_PRICE = 5.0
 _USUAL_MARGIN = 0.001
@@ -83,42 +80,6 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """How well the policy did on the validation seeds at one point of its training.
-
-    Attributes:
-        stage: `imitation` or `ppo`.
-        n_steps: decisions that PPO had seen.
-        energy_per_request_j: J.
-        slo_share: 0 to 1.
-        miss_price: then.
-    """
-
-    stage: str
-    n_steps: int
-    energy_per_request_j: float
-    slo_share: float
-    miss_price: float
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What came of it.
-
-    Attributes:
-        network: the best checkpoint's.
-        best: that checkpoint.
-        curve: all checkpoints, in order.
-        agreement: with the teacher, at the end of the imitation; None: there was none.
-    """
-
-    network: PolicyNetwork
-    best: Checkpoint
-    curve: tuple[Checkpoint, ...]
-    agreement: float | None
-
-
-@dataclass(frozen=True)
 class CentredReward(Reward):
     """What a request saves against a constant setting, less the price of misses.
 
@@ -146,6 +107,7 @@ def learn(
     teacher: Teacher | None = None,
     on_progress: Callable[[str, int, int], None] = lambda stage, done, of: None,
     on_checkpoint: Callable[[Checkpoint, PolicyNetwork], None] = lambda checkpoint, network: None,
+    state_file: StateFile | None = None,
 ) -> Learned:
     """Learn a policy.
 
@@ -157,6 +119,8 @@ def learn(
         teacher: imitated first; None: none is.
         on_progress: told of the stage, what is done of it, and how much it is.
         on_checkpoint: told of each checkpoint with its policy.
+        state_file: kept up to date while PPO learns, every `check_every` rollouts; what it holds of this training is
+            gone on from, to the same result to the last bit. A kill before, while a teacher is imitated, costs that.
 
     Raises:
         UsageError: imitation is wanted without a teacher.
@@ -202,9 +166,10 @@ def learn(
         device="cpu",
     )
     actor = torch.nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net)
-    judge = _Judge(case, wanted_share, validation, actor, config, on_checkpoint)
-    agreement = None
-    if config.imitation is not None and teacher is not None:
+    judge = Judge(case, wanted_share, validation, actor, _about(config), on_checkpoint)
+    state = None if state_file is None else state_file.find()
+    agreement = None if state is None else state.agreement
+    if state is None and config.imitation is not None and teacher is not None:
         rounds = config.imitation.n_rounds
         agreement = imitate(
             actor,
@@ -216,87 +181,31 @@ def learn(
         )
         judge.look("imitation", 0, price)
     if n_updates:
-        watcher = _watcher(env, judge, config, wanted_share, lambda i: on_progress("ppo", i, n_updates))
-        if agreement is not None:
+        if state is not None:
+            state.apply(model, env, judge)
+        elif agreement is not None:
             # Of a teacher's policy the values must be known before it is changed by them.
             _freeze(actor, True)
             model.learn(4 * config.n_copies * config.n_rollout)
             _freeze(actor, False)
-        model.learn(config.n_steps, callback=watcher)
-    return judge.verdict(agreement)
+        n_kept = -1 if state is None else state.n_updates
+
+        def keep(n_done: int) -> None:
+            if state_file is not None and n_done > n_kept:
+                state_file.save(model, env, judge, n_done, agreement)
+
+        watcher = _watcher(
+            env, judge, config, wanted_share, max(n_kept, 0), keep, lambda i: on_progress("ppo", i, n_updates)
+        )
+        n_seen = 0 if state is None else model.num_timesteps
+        model.learn(config.n_steps - n_seen, callback=watcher, reset_num_timesteps=state is None)
+    return judge.verdict(agreement, price)
 
 
-class _Judge:
-    """Keeps the best policy so far: least energy among those that meet the share; else the largest share."""
-
-    def __init__(
-        self,
-        case: ServingCase,
-        wanted_share: float,
-        env: VectorEnv,
-        actor: Any,
-        config: LearnerConfig,
-        on_checkpoint: Callable[[Checkpoint, PolicyNetwork], None],
-    ) -> None:
-        self._case, self._wanted, self._env, self._actor, self._config = case, wanted_share, env, actor, config
-        self._tell = on_checkpoint
-        self._seeds = [VALIDATION_SEED + i for i in range(config.n_validation)]
-        self.curve: list[Checkpoint] = []
-        self._best: tuple[Checkpoint, PolicyNetwork] | None = None
-
-    def look(self, stage: str, n_steps: int, price: float) -> None:
-        """Judge the policy as it is now."""
-        found = episodes(self._env, lambda seen, allowed: choose(self._actor, seen, allowed), self._seeds)
-        energy_j, share = energy_and_share(found)
-        checkpoint = Checkpoint(stage, n_steps, energy_j, share, price)
-        network = network_of(self._actor, self._case, self._env.actions, self._about(checkpoint))
-        self.curve.append(checkpoint)
-        if self._best is None or self._order(checkpoint) < self._order(self._best[0]):
-            self._best = checkpoint, network
-        self._tell(checkpoint, network)
-
-    def verdict(self, agreement: float | None) -> Learned:
-        """The best; that of the last look where nothing was learned but once."""
-        if self._best is None:
-            self.look("ppo", 0, self._config.miss_price or _USUAL_PRICE)
-        assert self._best is not None  # there was a look
-        return Learned(self._best[1], self._best[0], tuple(self.curve), agreement)
-
-    def _order(self, checkpoint: Checkpoint) -> tuple[float, float]:
-        if checkpoint.slo_share >= self._wanted:
-            return 0.0, checkpoint.energy_per_request_j
-        return self._wanted - checkpoint.slo_share, checkpoint.energy_per_request_j
-
-    def _about(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        learner = "imitation" if self._config.n_steps == 0 else "ppo" if self._config.imitation is None else "both"
-        return {
-            "learner": {"imitation": "imitation", "ppo": "ppo", "both": "imitation, then ppo"}[learner],
-            "seed": self._config.seed,
-            "config": asdict(self._config),
-            "wanted_share": self._wanted,
-            "validation": asdict(checkpoint),
-            "case": self._case.settings(),
-        }
-
-
-def network_of(actor: Any, case: ServingCase, actions: ActionSet, about: dict[str, Any]) -> PolicyNetwork:
-    """The weights of a torch actor as the testbed runs them.
-
-    Args:
-        actor: linear layers with tanh between them.
-        case: that it was trained on.
-        actions: what it scores.
-        about: for the file.
-    """
-    from testbed.policies.features import FeatureSpec
-
-    layers = tuple(
-        (module.weight.detach().numpy().copy(), module.bias.detach().numpy().copy())
-        for module in actor.modules()
-        if hasattr(module, "weight")
-    )
-    spec = FeatureSpec.of(case.table, case.slo_s, case.queue_limit, case.max_batch)
-    return PolicyNetwork(layers, actions, spec, case.table.sha256, about)
+def _about(config: LearnerConfig) -> dict[str, Any]:
+    """How a policy was learned, for its file."""
+    learner = "imitation" if config.n_steps == 0 else "ppo" if config.imitation is None else "imitation, then ppo"
+    return {"learner": learner, "seed": config.seed, "config": asdict(config)}
 
 
 def _scale_j(case: ServingCase) -> float:
@@ -313,7 +222,13 @@ def _freeze(actor: Any, is_frozen: bool) -> None:
 
 
 def _watcher(
-    env: ServingVecEnv, judge: _Judge, config: LearnerConfig, wanted: float, on_update: Callable[[int], None]
+    env: ServingVecEnv,
+    judge: Judge,
+    config: LearnerConfig,
+    wanted: float,
+    n_before: int,
+    keep: Callable[[int], None],
+    on_update: Callable[[int], None],
 ) -> Any:
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -323,7 +238,12 @@ def _watcher(
         def __init__(self) -> None:
             super().__init__()
             self._n_judged = self._n_missed = 0.0
-            self._n_updates = 0
+            self._n_updates = n_before
+
+        def _on_rollout_start(self) -> None:
+            # The update before it is done: nothing is half-way.
+            if self._n_updates % config.check_every == 0:
+                keep(self._n_updates)
 
         def _on_step(self) -> bool:
             for info in self.locals["infos"]:

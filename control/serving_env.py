@@ -1,6 +1,6 @@
 """The vectorised case as others know environments: a `gymnasium.Env`, and a `VecEnv` of stable-baselines3."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -145,6 +145,16 @@ class ServingVecEnv(VecEnv):  # type: ignore[misc]
         self._reset_options()
         self._sums[:], self._lengths[:] = 0.0, 0
         return self.core.reset(given)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """See `VectorEnv.state`; the reward is not in it."""
+        own = {"reward_sums": self._sums.copy(), "lengths": self._lengths.copy()}
+        return {f"core.{key}": value for key, value in self.core.state().items()} | own
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """See `VectorEnv.restore`."""
+        self.core.restore({key.removeprefix("core."): value for key, value in state.items() if key[:5] == "core."})
+        self._sums, self._lengths = np.copy(state["reward_sums"]), np.copy(state["lengths"])
 
     def step_async(self, actions: npt.NDArray[np.integer]) -> None:
         """Take the actions of the next `step_wait`."""

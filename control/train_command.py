@@ -15,13 +15,18 @@ from contract.units import sha256_of
 from control.case_options import keep_case
 from control.feasibility import feasibility
 from control.imitation import PlanTeacher
-from control.learner import Checkpoint, Learned, LearnerConfig, learn
+from control.judge import Checkpoint, Learned
+from control.learner import LearnerConfig, learn
+from control.learner_state import StateFile
 from control.planner import plan
 from control.serving_case import ServingCase
+from testbed.attempt_folder import write_atomic
 from testbed.policies.learned_policy import PolicyNetwork
 from testbed.policies.plan import Plan
 
 PLAN = "plan.safetensors"
+STATE = "state.safetensors"
+"""In the folder of a seed's checkpoints, until it is done."""
 
 
 def train_command(
@@ -69,7 +74,10 @@ def _plan(case: ServingCase, slo_share: float, path: Path, bar: Progress) -> Pla
         return found
     task = bar.add_task("plan", total=None)
     found = plan(case, slo_share, on_progress=lambda said: bar.update(task, description=f"plan: {said}"))
-    found.save(path)
+    # A kill while it is written leaves no half of one.
+    part = path.with_name(f"{path.name}.part")
+    found.save(part)
+    part.replace(path)
     bar.update(task, total=1, completed=1)
     return found
 
@@ -77,7 +85,7 @@ def _plan(case: ServingCase, slo_share: float, path: Path, bar: Progress) -> Pla
 def _learn(
     case: ServingCase, slo_share: float, out: Path, config: LearnerConfig, planned: Plan | None, bar: Progress
 ) -> None:
-    """One learner; its JSON is written last, so what has one is done."""
+    """One learner, from its state where it was stopped; its JSON is written last, so what has one is done."""
     told = out / f"seed_{config.seed}.json"
     identity = sha256_of(asdict(config))
     if told.exists() and json.loads(told.read_text(encoding="utf-8")).get("config_sha256") == identity:
@@ -88,8 +96,10 @@ def _learn(
     def progress(stage: str, done: int, of: int) -> None:
         bar.update(task, description=f"seed {config.seed}, {stage}", completed=done, total=of)
 
+    folder = out / "checkpoints" / f"seed_{config.seed}"
+    state_file = StateFile(folder / STATE, sha256_of({"config": identity, "slo_share": slo_share}))
+
     def keep(checkpoint: Checkpoint, network: PolicyNetwork) -> None:
-        folder = out / "checkpoints" / f"seed_{config.seed}"
         folder.mkdir(parents=True, exist_ok=True)
         network.save(folder / f"{checkpoint.stage}_{checkpoint.n_steps:09d}.safetensors")
 
@@ -101,9 +111,11 @@ def _learn(
         teacher=PlanTeacher(planned) if planned is not None else None,
         on_progress=progress,
         on_checkpoint=keep,
+        state_file=state_file,
     )
     found.network.save(file)
-    told.write_text(json.dumps(_told(found, config, identity), indent=1) + "\n", encoding="utf-8")
+    write_atomic(told, json.dumps(_told(found, config, identity), indent=1) + "\n")
+    state_file.path.unlink(missing_ok=True)
 
 
 def _told(found: Learned, config: LearnerConfig, identity: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Many copies of a serving case at once: the rules of `control.reference_simulation`, step by step, without a loop."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,10 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _EMPTY_TRIES = 1000
+
+_STATE = (
+    "_time_s", "_head", "_tail", "_clock", "_rate_count", "_rate_seconds", "_leading_idle_j", "_n_arrived"
+)  # fmt: skip
 
 
 def default_batches(max_batch: int) -> tuple[int, ...]:
@@ -225,6 +229,21 @@ class VectorEnv:
             done=done,
             episodes=episodes,
         )
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """All that steps change, as arrays of the caller's: another one of this case goes on from it as this one."""
+        own = {name.lstrip("_"): np.copy(getattr(self, name)) for name in _STATE}
+        rows = {f"rows.{name}": value for name, value in self._rows.state().items()}
+        seeds, episodes = np.array(self._seeds, np.uint64), np.array(self._episodes, np.int64)
+        return own | rows | {"totals": self._totals.sums.copy(), "seeds": seeds, "episodes": episodes}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from another one's `state`; of the same case, number of copies and batches."""
+        for name in _STATE:
+            setattr(self, name, np.copy(state[name.lstrip("_")]))
+        self._rows.restore({key.removeprefix("rows."): value for key, value in state.items() if "rows." in key})
+        self._totals.sums = np.copy(state["totals"])
+        self._seeds, self._episodes = state["seeds"].tolist(), state["episodes"].tolist()
 
     def action_masks(self) -> Bools:
         """(N, number of actions): which are worth a thought now, see `ActionSet.masks`."""

@@ -6,7 +6,7 @@ from contract.errors import ArtifactCorruptError, JouleBedError
 from contract.trial_result import TrialResult
 from orchestrator.attempt_journal import AttemptJournal
 from orchestrator.clients.base import TestbedClient
-from orchestrator.durable_file import sync_names, write_durably
+from orchestrator.durable_file import DurableFile, sync_names
 
 RUNS = "runs"
 RESULT = "result.json"
@@ -52,8 +52,10 @@ class ArtifactFolder:
                     f"The testbed lists an artifact named {RESULT}, which is the orchestrator's own. "
                     "Upgrade joulebed on the testbed."
                 )
-            client.fetch_artifacts(result.attempt_id, result.artifacts, folder)
-            write_durably(folder / RESULT, (result.model_dump_json(indent=1) + "\n").encode())
+            with DurableFile(folder / RESULT, (result.model_dump_json(indent=1) + "\n").encode()) as last:
+                client.fetch_artifacts(result.attempt_id, result.artifacts, folder)
+                last.place()
+            sync_names(folder)
             sync_names(folder.parent)
         except OSError as error:
             raise JouleBedError(

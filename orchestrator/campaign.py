@@ -55,6 +55,8 @@ class ControllerSettings:
             never stops.
         retry_pause_s: pause after a failure that may pass; doubled with each further one in a row.
         longest_retry_pause_s: at most this.
+        give_back_after_s: in a pool, an attempt on a testbed that stays away for this long goes back, so that another
+            can take its run, as long as another answers.
         export_every_s: the least time between two exports of the run table during the campaign.
         on_suspect: what becomes of doubted results.
     """
@@ -65,6 +67,7 @@ class ControllerSettings:
     max_equal_failures: int = 3
     retry_pause_s: float = 1.0
     longest_retry_pause_s: float = 60.0
+    give_back_after_s: float = 600.0
     export_every_s: float = 60.0
     on_suspect: OnSuspect = OnSuspect.KEEP
 

@@ -99,7 +99,13 @@ def run(
     experiment_runner_config: _Theirs = None,
     spec: _Spec = None,
     continue_from: _Continued = None,
-    testbed: _Url = None,
+    testbed: Annotated[
+        list[str] | None,
+        typer.Option(help="URL of a testbed, such as http://gpu-box:8765; again for each further one."),
+    ] = None,
+    pool: Annotated[
+        Path | None, typer.Option(metavar="POOL.toml", help="File of testbeds, see docs/pool.md.", show_default=False)
+    ] = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
     devices: _Devices = None,
@@ -127,8 +133,10 @@ def run(
     study = _study(config, experiment_runner_config, spec, continue_from)
     if study is not None and devices:
         raise typer.BadParameter("goes with CONFIG only", param_hint="--devices")
-    if local == (testbed is not None):
-        raise typer.BadParameter("give either --testbed URL or --local", param_hint="--testbed / --local")
+    if local == bool(testbed or pool):
+        raise typer.BadParameter(
+            "give either --testbed URL (or --pool POOL.toml) or --local", param_hint="--testbed / --local"
+        )
     if not local and (superglue_dir is not None or meter is not None):
         raise typer.BadParameter(
             "goes with --local only; give it to `testbed serve` on the other machine",
@@ -147,7 +155,7 @@ def run(
         raise typer.BadParameter(f"choose one of: {', '.join(LOG_FORMATS)}", param_hint="--log-format")
     options = RunOptions(
         config=config,
-        testbed_url=testbed,
+        testbed_urls=tuple(testbed or ()),
         token_file=token_file,
         local=LocalOptions(superglue_dir, meter) if local else None,
         results=results,
@@ -158,6 +166,7 @@ def run(
         study=study,
         devices=tuple(devices or ()),
         wants_dashboard=dashboard,
+        pool=pool,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from contract.edge import EdgeSpec
 from contract.errors import ConfigError
 from contract.serving import ServingSpec
 from contract.trial_spec import (
@@ -43,6 +44,7 @@ class Trial:
     steady: SteadySpec | None = None
     deadline: DeadlineSpec = DeadlineSpec()
     serving: ServingSpec | None = None
+    edge: EdgeSpec | None = None
 
 
 Treatment = Mapping[str, Scalar]

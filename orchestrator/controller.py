@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from pydantic import JsonValue
+
 from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import (
     ArtifactCorruptError,
@@ -33,10 +35,10 @@ from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, F
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
+from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
-from orchestrator.store.control import paused
 from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ _STORAGE_CODES = (StorageError.code, DiskFullError.code)
 _RENEW_S = 5.0
 _PASSING_S = 0.1
 _OTHERS_PAUSE_S = 5.0
+_COLLEAGUES_PAUSE_S = 1.0
 _PAUSED_LOOK_S = 2.0
 _BUSY_PAUSE_S = 1.0
 _LONGEST_BUSY_PAUSE_S = 15.0
@@ -56,6 +59,14 @@ _LONGEST_BUSY_PAUSE_S = 15.0
 
 class RunStore(RunLedger, RunReader, Protocol):
     """The run table, to write and to read."""
+
+
+class _GivenBackError(TestbedUnreachableError):
+    """The attempt is given up, so that another testbed can take its run."""
+
+
+class _NothingLeftError(TestbedUnreachableError):
+    """The testbed is away, and the campaign needs it no more."""
 
 
 class Controller:
@@ -72,6 +83,7 @@ class Controller:
         export: writes the run table as a file for people.
         settings: patience.
         clock: monotonic seconds, the same as the cooldown's.
+        membership: of a pool; alone by default.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Controller:
         export: Callable[[], None] = lambda: None,
         settings: ControllerSettings = ControllerSettings(),  # noqa: B008 (frozen)
         clock: Callable[[], float] = time.monotonic,
+        membership: Membership | None = None,
     ) -> None:
         self._store = store
         self._client = client
@@ -107,8 +120,14 @@ class Controller:
         self._recorded = AttemptState.CLAIMED
         self._cooled: CooldownOutcome | None = None
         self._patience = Patience(
-            settings.unreachable_after_s, clock=clock, sleep=stop.sleep_unless_cancelled, on_wait=self._wait_for_testbed
+            settings.unreachable_after_s,
+            clock=clock,
+            sleep=stop.sleep_unless_cancelled,
+            on_wait=self._wait_for_testbed,
+            on_away=self._look_whether_needed,
         )
+        self._membership = membership or Alone(store)
+        self._given_back: list[str] = []
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until the campaign cannot go on; blocking."""
@@ -117,6 +136,8 @@ class Controller:
             ending = self._loop()
         except StoppedError:
             ending = Ending.STOPPED
+        except _NothingLeftError:
+            ending = Ending.FINISHED
         except (TestbedUnreachableError, TestbedBusyError) as error:
             ending, message = Ending.UNREACHABLE, error.message
         except (UnauthorizedError, ProtocolMismatchError) as error:
@@ -135,17 +156,20 @@ class Controller:
         except JouleBedError as error:
             # The run table is what counts; what ended the campaign before is what matters.
             ending, message = (ending, message) if message else (Ending.BROKEN, error.message)
-        return CampaignOutcome(ending, message, self._store.counts())
+        return CampaignOutcome(ending, message, self._membership.look().counts)
 
     def _loop(self) -> Ending:
-        counts = self._store.counts()
-        self._streak.is_over = counts[RunState.DONE] + counts[RunState.SUSPECT] > 0
+        counts = self._membership.look().counts
+        self._streak.is_over = self._membership.has_results(counts)
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
             return Ending.FINISHED
         self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
         while self._stop.level == 0:
-            claim = self._store.claim_next(self._testbed)
+            self._call_off_what_was_given_back()
+            claim = None
+            if self._membership.is_worth_claiming():
+                claim = self._store.claim_next(self._testbed, self._membership.choice)
             if claim is None:
                 if not self._wait_for_others():
                     return Ending.FINISHED
@@ -165,14 +189,18 @@ class Controller:
 
         Whoever is gone without an end leaves its lease to run out, and then the run is ours.
         """
-        counts = self._store.counts()
+        self._claim = None
+        counts, pause = self._membership.look()
         n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
         if n_left == 0:
             return False
-        pause = paused(self._store)
         if pause is not None:
             self._view.waiting(f"The campaign is {pause.words}. `orchestrator resume` lets it go on.")
             self._stop.sleep(_PAUSED_LOOK_S)
+            return True
+        if self._membership.has_colleagues:
+            # Idle, and no news: the colleagues are at work on what is left.
+            self._stop.sleep(_COLLEAGUES_PAUSE_S)
             return True
         what = "1 run that is left is" if n_left == 1 else f"{n_left} runs that are left are"
         self._view.waiting(f"The {what} being driven by another orchestrator: `orchestrator status` says by which.")
@@ -193,16 +221,42 @@ class Controller:
             self._store.remember(ON_SUSPECT_KEY, str(policy), f"doubted results from now on: {policy}{was}")
 
     def _find_idle_temperature(self, *, is_new: bool) -> None:
-        known = self._store.recall(IDLE_TEMP_KEY)
-        temperatures = dict(known) if isinstance(known, dict) else {}
-        found = temperatures.get(self._testbed)
+        found = self._idle_temperatures().get(self._testbed)
         if isinstance(found, int | float):
             self._cooldown.idle_temp_c = float(found)
-        elif (measured := self._cooldown.measure_idle()) is not None:
-            self._store.remember(IDLE_TEMP_KEY, {**temperatures, self._testbed: measured})
+        elif (measured := self._patience.ask(self._cooldown.measure_idle)) is not None:
+            with self._membership.lock:
+                self._store.remember(IDLE_TEMP_KEY, {**self._idle_temperatures(), self._testbed: measured})
         if not is_new:
             # When the last trial ended is not known to this process; the machine may be warm from it.
             self._previous_end_s = self._clock()
+
+    def _idle_temperatures(self) -> dict[str, JsonValue]:
+        known = self._store.recall(IDLE_TEMP_KEY)
+        return dict(known) if isinstance(known, dict) else {}
+
+    def _call_off_what_was_given_back(self) -> None:
+        """The testbed may still be at work on it; waits until the testbed answers."""
+        while self._given_back:
+            self._claim = None
+            try:
+                self._patience.ask(lambda: self._client.cancel(self._given_back[0]))
+            except AttemptNotFoundError:
+                _log.info("Attempt %s never reached the testbed", self._given_back[0])
+            self._given_back.pop(0)
+
+    def _look_whether_needed(self, away_s: float) -> None:
+        """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
+        if not self._membership.has_colleagues:
+            return
+        if self._claim is None:
+            counts = self._membership.look().counts
+            if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
+                raise _NothingLeftError("The campaign has ended without this testbed.")
+        elif away_s >= self._settings.give_back_after_s and self._membership.may_give_back():
+            raise _GivenBackError(
+                f"The testbed {self._testbed} has not answered for {away_s:.0f} s: its run goes back, for another one."
+            )
 
     def _drive(self, claim: Claim) -> None:
         try:
@@ -212,6 +266,10 @@ class Controller:
             if status is not None:
                 status = self._follow(claim, status)
                 self._collect(claim, status)
+        except _GivenBackError as given_back:
+            # Not the run's fault: what is cancelled is no try of it.
+            self._given_back.append(claim.attempt_id)
+            self._end(claim, AttemptState.CANCELLED, error=given_back.body())
         except AttemptNotFoundError:
             error = TestbedRestartedError(
                 "The testbed no longer knows this attempt: its data folder is new, or it is another machine. "
@@ -238,7 +296,9 @@ class Controller:
 
     def _start(self, claim: Claim) -> AttemptStatus | None:
         """Cool down and submit; None when the attempt ended here."""
-        cooled = self._attempt(claim, lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
+        cooled = self._attempt(
+            claim, lambda: self._patience.ask(lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
+        )
         if cooled is None:
             return None
         self._note_cooldown(claim, cooled)
@@ -371,6 +431,7 @@ class Controller:
         end = AttemptEnd(claim, state, run_state, result, error, reasons)
         self._artifacts.journal.note(ended_attempt(end, self._testbed, self._cooled))
         self._streak.note(end)
+        self._membership.ended(end)
         self._view.attempt_ended(end)
 
     def _record(self, state: AttemptState) -> None:

@@ -32,8 +32,8 @@ class DashboardProcess:
 
     Args:
         experiment: folder, with its run table.
-        testbed_url: of the campaign.
-        testbed_token: of the same; given in the environment, never on the command line.
+        testbed_urls: of the campaign.
+        testbed_token: of all of them; given in the environment, never on the command line.
         tell: shows a line to the person at the terminal.
         command: what is started, before its arguments.
         ready_s: how long is waited for it.
@@ -42,7 +42,7 @@ class DashboardProcess:
     def __init__(
         self,
         experiment: Path,
-        testbed_url: str,
+        testbed_urls: Sequence[str],
         testbed_token: str,
         tell: Callable[[str], None],
         *,
@@ -50,7 +50,9 @@ class DashboardProcess:
         ready_s: float = _READY_S,
     ) -> None:
         self._experiment = experiment
-        self._arguments = [*command, str(experiment), "--testbed", testbed_url]
+        self._arguments = [*command, str(experiment)]
+        for url in testbed_urls:
+            self._arguments += ["--testbed", url]
         self._testbed_token = testbed_token
         self._tell = tell
         self._ready_s = ready_s

@@ -1,9 +1,10 @@
 """Who drives an experiment and in what condition: a fact in the run table, so that `status` can tell why nothing moves.
 
-One fact per process, replaced when the condition changes, and never more often than every few seconds: a run that
-goes well costs no write.
+One fact per process, and of a pool one per testbed, replaced when the condition changes, and never more often than
+every few seconds: a run that goes well costs no write.
 """
 
+import hashlib
 from datetime import datetime
 from enum import StrEnum
 
@@ -58,6 +59,7 @@ class Driver(BaseModel):
         clock_offset_s: the testbed's clock less this machine's, when the campaign began; None: not told.
         testbed_disk_free_bytes: where the testbed keeps attempts, when it was last asked; None: not told.
         testbed_disk_total_bytes: of the same.
+        is_member: whether the testbed is one of a pool that the process drives.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -83,11 +85,24 @@ class Driver(BaseModel):
     clock_offset_s: float | None = None
     testbed_disk_free_bytes: int | None = None
     testbed_disk_total_bytes: int | None = None
+    is_member: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of its fact."""
+        return driver_key(self.owner, self.testbed if self.is_member else "")
 
 
-def driver_key(owner: str) -> str:
-    """Key of the fact about a driver; the table's keys have 128 characters at most."""
-    return (_PREFIX + owner)[:128]
+def driver_key(owner: str, member: str = "") -> str:
+    """Key of the fact about a driver; the table's keys have 128 characters at most.
+
+    Args:
+        owner: the process.
+        member: the testbed, where the process drives a pool of them.
+    """
+    if not member:
+        return (_PREFIX + owner)[:128]
+    return f"{_PREFIX}{owner}"[:111] + "/" + hashlib.sha256(member.encode()).hexdigest()[:16]
 
 
 def drivers(reader: RunReader) -> list[Driver]:

@@ -14,7 +14,7 @@ from contract.trial_result import AttemptStatus
 from orchestrator.campaign import CampaignOutcome
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.cooldown import CooldownProgress
-from orchestrator.driver import Condition, Driver, driver_key
+from orchestrator.driver import Condition, Driver
 from orchestrator.progress_view import describe_end
 from orchestrator.store.base import Claim, RunLedger
 from orchestrator.time_words import told_span
@@ -73,20 +73,27 @@ class RecordingView:
         self._answered_at: datetime | None = None
         self._level = 0
         self._state: AttemptState | None = None
+        self._head = f"{driver.testbed}: " if driver.is_member else ""
 
     def began(self, message: str) -> None:
-        """The campaign begins. Once, before anything else."""
-        _log.info("%s", message)
+        """The campaign begins. Once, before anything else. Without a message, the driver is noted and no event."""
+        if message:
+            _log.info("%s", message)
         self._write(message)
 
     def ended(self, outcome: CampaignOutcome) -> None:
         """The campaign's loop ended in order."""
         note_attempt(None, None)
-        self._look_for_stop()
+        if not self._driver.is_member:
+            self._look_for_stop()
         left = outcome.counts[RunState.TODO] + outcome.counts[RunState.RUNNING]
         why = f": {outcome.message}" if outcome.message else ""
         told = f"the campaign ended ({outcome.ending}), {left} runs left{why}"
-        _log.log(logging.ERROR if outcome.message else logging.INFO, "%s", told)
+        if self._driver.is_member:
+            # A pool tells of its end once; of one of its testbeds only what is wrong with it.
+            told = f"the testbed {self._driver.testbed} is driven no more ({outcome.ending}){why}" if why else ""
+        if told:
+            _log.log(logging.ERROR if outcome.message else logging.INFO, "%s", told)
         self._end(outcome.ending, outcome.message, told)
 
     def broke(self, error: BaseException) -> None:
@@ -156,8 +163,8 @@ class RecordingView:
             self._change(last_answer_at=self._answered_at)
             if condition is Condition.UNREACHABLE and self._unreachable_after_s is not None:
                 self._change(until=self._now() + timedelta(seconds=self._unreachable_after_s))
-            _log.warning("waiting: %s", message)
-            self._write(f"waiting: {reason}")
+            _log.warning("%swaiting: %s", self._head, message)
+            self._write(f"{self._head}waiting: {reason}")
         elif self._is_due():
             self._write()
         self._shown.waiting(message, code)
@@ -183,14 +190,14 @@ class RecordingView:
         before = self._driver.condition
         if before not in _HELD_UP:
             return
-        message = f"{_OVER[before]} after {told_span(self._clock() - self._began_s)}"
+        message = f"{self._head}{_OVER[before]} after {told_span(self._clock() - self._began_s)}"
         self._begin(Condition.WORKING, "")
         _log.info("%s", message)
         self._write(message)
 
     def _look_for_stop(self) -> None:
         level = self._stop_level()
-        if level == self._level:
+        if level == self._level or self._driver.is_member:
             return
         self._level = level
         message = "asked to stop after the current trial" if level == 1 else "asked to cancel the current trial"
@@ -217,9 +224,7 @@ class RecordingView:
         self._written, self._written_s = driver.condition, self._clock()
         value = driver.model_dump(mode="json")
         try:
-            self._store.remember(
-                driver_key(driver.owner), value, message, attempt_id=driver.attempt_id, run_id=driver.run_id
-            )
+            self._store.remember(driver.key, value, message, attempt_id=driver.attempt_id, run_id=driver.run_id)
         except JouleBedError as error:
             # The controller's own writes meet the same fault, and decide what follows from it.
             _log.warning("The campaign's condition cannot be written down: %s", error.message)

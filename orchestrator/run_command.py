@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,13 +30,21 @@ from orchestrator.export import export_run_table
 from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.log import campaign_log
 from orchestrator.plan_file import keep_plan
+from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_file import PoolEntry, entries_of
+from orchestrator.pool_member import differences, gather
+from orchestrator.pool_view import PoolScreen
 from orchestrator.preflight import preflight
-from orchestrator.progress_view import ShownView, make_view
+from orchestrator.progress_view import ShownView, Tally, make_view
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.base import Plan
 from orchestrator.store.database import LockWait
+from orchestrator.store.sql_store import SqlStore
+
+_SHOWN_LIVE = 16
+"""Testbeds of a pool whose power the dashboard shows live."""
 
 _LOCKED_S = 4 * 3600.0
 """A campaign waits this long for somebody who holds the run table's lock: the testbed keeps what it measures."""
@@ -48,9 +56,9 @@ class RunOptions:
 
     Attributes:
         config: the configuration file; None with `study`.
-        testbed_url: of a running testbed; None with `local`.
-        token_file: holds its token; None: the environment does.
-        local: start a testbed on this machine; None with `testbed_url`.
+        testbed_urls: of running testbeds; empty with `local`.
+        token_file: holds their token; None: the environment does.
+        local: start a testbed on this machine; None with `testbed_urls` or `pool`.
         results: in place of the configuration's `results_output_path`.
         wants_bars: show progress bars in a terminal.
         on_suspect: what becomes of doubted results, in place of the configuration's; None: as it says.
@@ -59,10 +67,11 @@ class RunOptions:
         study: of Experiment Runner, in place of `config`.
         devices: in place of the configuration's; empty: those.
         wants_dashboard: serve the web page beside the campaign.
+        pool: file of testbeds, see `orchestrator.pool_file`; None: those of `testbed_urls`.
     """
 
     config: Path | None
-    testbed_url: str | None
+    testbed_urls: tuple[str, ...]
     token_file: Path | None
     local: LocalOptions | None
     results: Path | None
@@ -73,6 +82,7 @@ class RunOptions:
     study: StudySource | None = None
     devices: tuple[str, ...] = ()
     wants_dashboard: bool = False
+    pool: Path | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -85,11 +95,13 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         JouleBedError: something is wrong that was found before anything was written.
     """
     config, plan = _planned(options, console)
+    if options.pool is not None or len(options.testbed_urls) > 1:
+        return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
     with ExitStack() as stack:
-        store: RunStore | None = None
+        store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
             store = stack.enter_context(_open(folder, plan, locks, create=False))
             counts = store.counts()
@@ -98,7 +110,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 outcome = CampaignOutcome(Ending.FINISHED, "", counts)
                 return print_campaign_end(console, folder, store, outcome)
             stack.enter_context(_log(options, folder, secrets))
-        recorder = Recorder(options.testbed_url or "", config.cooldown)
+        recorder = Recorder(next(iter(options.testbed_urls), ""), config.cooldown)
         try:
             url, token = stack.enter_context(_testbed(options, folder))
             secrets.append(token)
@@ -118,42 +130,128 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         # From here on there is something to keep: a local testbed's log and attempts stay.
         if options.wants_dashboard:
             told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-            stack.enter_context(DashboardProcess(folder, url, token, told))
+            stack.enter_context(DashboardProcess(folder, [url], token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
-        previous = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            with (
-                _view(options, console, store) as shown,
-                recorder.recorded(
-                    shown,
-                    store,
-                    info,
-                    url=url,
-                    clock_offset_s=offset_s,
-                    unreachable_after_s=settings.unreachable_after_s,
-                    stop=stop,
-                ) as view,
-            ):
-                # The terminal alone: a view that records would need the lock that is waited for.
-                locks.tell = partial(_tell_locked, shown, stop)
-                outcome = Controller(
-                    store,
-                    client,
-                    testbed=info.identity.hostname,
-                    cooldown=CooldownWait(
-                        config.cooldown, lambda: view.note_node(client.node()).temperatures, sleep=stop.sleep
-                    ),
-                    artifacts=ArtifactFolder(folder),
-                    view=view,
-                    stop=stop,
-                    export=_exporter(store, folder),
-                    settings=settings,
-                ).run()
-                view.ended(outcome)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        with (
+            _signals(stop),
+            _view(options, console, store) as shown,
+            recorder.recorded(
+                shown,
+                store,
+                info,
+                url=url,
+                clock_offset_s=offset_s,
+                unreachable_after_s=settings.unreachable_after_s,
+                stop=stop,
+            ) as view,
+        ):
+            # The terminal alone: a view that records would need the lock that is waited for.
+            locks.tell = partial(_tell_locked, shown, stop)
+            outcome = Controller(
+                store,
+                client,
+                testbed=info.identity.hostname,
+                cooldown=CooldownWait(
+                    config.cooldown, lambda: view.note_node(client.node()).temperatures, sleep=stop.sleep
+                ),
+                artifacts=ArtifactFolder(folder),
+                view=view,
+                stop=stop,
+                export=_exporter(store, folder),
+                settings=settings,
+            ).run()
+            view.ended(outcome)
         return print_campaign_end(console, folder, store, outcome)
+
+
+def _run_pool(
+    options: RunOptions,
+    console: Console,
+    stop: StopRequest,
+    config: RunnerConfig,
+    plan: Plan,
+    entries: Sequence[PoolEntry],
+) -> int:
+    """The same on several testbeds."""
+    folder = (options.results or Path(config.results_output_path)) / plan.experiment
+    secrets = secret_values(os.environ)
+    locks = LockWait(_LOCKED_S, tell=console.print)
+    # One reading per file: a thousand testbeds mostly share one.
+    files = {each.token_file or options.token_file for each in entries}
+    tokens = {path: read_token(path) for path in files}
+    secrets += tokens.values()
+    require_files(len(entries))
+    told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    with ExitStack() as stack:
+
+        def dial(entry: PoolEntry) -> HttpClient:
+            client = HttpClient(entry.url, tokens[entry.token_file or options.token_file])
+            stack.callback(client.close)
+            return client
+
+        store: SqlStore | None = None
+        if has_run_table(folder) or remains(folder):
+            store = stack.enter_context(_open(folder, plan, locks, create=False))
+            counts = store.counts()
+            if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
+                console.print("All runs of this plan have ended already; nothing was run.", highlight=False)
+                return print_campaign_end(console, folder, store, CampaignOutcome(Ending.FINISHED, "", counts))
+            stack.enter_context(_log(options, folder, secrets))
+        recorder = Recorder(entries[0].url, config.cooldown)
+        try:
+            with console.status(f"Asking {len(entries)} testbeds whether they can run this plan"):
+                members = gather(entries, plan, dial)
+        except JouleBedError as error:
+            if store is not None and not isinstance(error, ConfigError):
+                recorder.note_refusal(store, error)
+            raise
+        if store is None:
+            store = stack.enter_context(_open(folder, plan, locks, create=True))
+            stack.enter_context(_log(options, folder, secrets))
+        for difference in differences(members):
+            told(f"Note: {difference}. The report tests whether the testbeds differ.")
+        for member in members:
+            if member.info is None:
+                told(f"{member.name} does not answer: the campaign begins without it, and it joins when it answers.")
+        if options.wants_dashboard:
+            urls, token = (
+                [each.url for each in entries[:_SHOWN_LIVE]],
+                tokens[entries[0].token_file or options.token_file],
+            )
+            stack.enter_context(DashboardProcess(folder, urls, token, told))
+        settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
+        tally = Tally(store.counts(), suspect_codes(store))
+        with (
+            _signals(stop),
+            PoolScreen(console, tally, len(members), wants_bars=options.wants_bars) as screen,
+            recorder.told_of_pool(store, members) as ended,
+        ):
+            # The terminal alone: what records would need the lock that is waited for.
+            locks.tell = partial(_tell_lock_to, screen, stop)
+            parts = PoolParts(
+                store=store,
+                plan=plan,
+                cooldown=config.cooldown,
+                folder=folder,
+                screen=screen,
+                recorder=recorder,
+                stop=stop,
+                export=_exporter(store, folder),
+                settings=settings,
+            )
+            outcome = Pool(parts, members).run()
+            ended(outcome)
+        return print_campaign_end(console, folder, store, outcome)
+
+
+@contextmanager
+def _signals(stop: StopRequest) -> Iterator[None]:
+    previous = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]:
@@ -171,7 +269,7 @@ def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]
 
 
 @contextmanager
-def _open(folder: Path, plan: Plan, locks: LockWait, *, create: bool) -> Iterator[RunStore]:
+def _open(folder: Path, plan: Plan, locks: LockWait, *, create: bool) -> Iterator[SqlStore]:
     store = open_run_table(folder, create=create, wait=locks)
     try:
         if not create:
@@ -188,6 +286,11 @@ def _tell_locked(shown: ShownView, stop: StopRequest, message: str) -> None:
     shown.waiting(message, "run_table_locked")
 
 
+def _tell_lock_to(screen: PoolScreen, stop: StopRequest, message: str) -> None:
+    stop.sleep_unless_cancelled(0.0)
+    screen.tell(f"Waiting: {message}")
+
+
 def _log(options: RunOptions, folder: Path, secrets: list[str]) -> AbstractContextManager[Path]:
     return campaign_log(folder, level=options.log_level, log_format=options.log_format, secrets=secrets)
 
@@ -196,9 +299,9 @@ def _log(options: RunOptions, folder: Path, secrets: list[str]) -> AbstractConte
 def _testbed(options: RunOptions, folder: Path) -> Iterator[tuple[str, str]]:
     """URL and token. A local testbed's folder does not outlive a plan that was refused."""
     if options.local is None:
-        if options.testbed_url is None:
+        if not options.testbed_urls:
             raise ConfigError("Say where to run: --testbed URL, or --local for a testbed on this machine.")
-        yield options.testbed_url, read_token(options.token_file)
+        yield options.testbed_urls[0], read_token(options.token_file)
         return
     # The uppermost folder that is not there yet is what there is to take away again.
     new = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contract.attempt_state import RunState
+from contract.edge import EdgeOverhead
 from contract.trial_result import EnergySummary, TrialResult
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store.base import AttemptRow, RunRow
@@ -76,6 +77,10 @@ def _measured(read: Callable[[TrialResult], Value]) -> Callable[[RunRow, Attempt
         return read(attempt.result) if attempt.result and is_figure else None
 
     return value
+
+
+def _choosing_s(cost: EdgeOverhead) -> float:
+    return cost.selection_s + cost.sampling_s + cost.update_s
 
 
 def _summary(read: Callable[[EnergySummary], Value]) -> Callable[[RunRow, AttemptRow], Value]:
@@ -174,6 +179,34 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         _measured(
             lambda result: result.workload.score.n_abstained if result.workload and result.workload.score else None
         ),
+    ),
+    DataColumn(
+        "exit_layer",
+        "float",
+        "",
+        "Layers that a token went through, mean over the output tokens; empty without early exit.",
+        _measured(lambda result: result.workload.exit_layer if result.workload else None),
+    ),
+    DataColumn(
+        "entropy_nats",
+        "float",
+        "nats",
+        "Entropy of the distribution that a token was chosen from, mean over the output tokens; empty if not computed.",
+        _measured(lambda result: result.workload.entropy_nats if result.workload else None),
+    ),
+    DataColumn(
+        "choosing_s",
+        "float",
+        "s",
+        "What a chooser of edge control took: selection, sampling and updates; empty where there was none.",
+        _measured(lambda result: _choosing_s(result.edge.overhead) if result.edge else None),
+    ),
+    DataColumn(
+        "choosing_energy_j",
+        "float",
+        "J",
+        "An estimate of its energy, by its share of the time: the attempt's result says of what.",
+        _measured(lambda result: result.edge.overhead.energy_j if result.edge else None),
     ),
     DataColumn(
         "start_temp_c",

@@ -31,10 +31,25 @@ class StopRequest:
         self, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         # A plain number and no threading.Event: a signal handler may interrupt the holder of an event's lock.
-        self.level = 0
+        self.level = 0  # a part has none of its own
         self._clock = clock
         self._sleep = sleep
         self._canceller: Callable[[], None] | None = None
+        self._parts: list[StopRequest] = []
+        # Set by whoever waits for the threads, and never in a signal handler, which might interrupt a holder of its
+        # lock: see `tell_parts`.
+        self._told = threading.Event()
+
+    def part(self) -> "StopRequest":
+        """The same request for one of several testbeds: with a trial of its own to cancel, for a thread of its own."""
+        part = _Part(self, self._clock)
+        self._parts.append(part)
+        return part
+
+    def tell_parts(self) -> None:
+        """Wake parts that sleep if a person asked to stop. To be called every now and then while they work."""
+        if self.level > 0:
+            self._told.set()
 
     def request(self) -> None:
         """Ask once more; the third time ends the process as Ctrl-C does.
@@ -45,9 +60,11 @@ class StopRequest:
         self.level += 1
         if self.level > 2:
             raise KeyboardInterrupt
-        if self.level == 2 and self._canceller is not None:
-            # The controller is in the middle of a long poll, which the cancellation ends.
-            threading.Thread(target=self._canceller, name="cancel", daemon=True).start()
+        if self.level == 2:
+            # Controllers are in the middle of a long poll, which the cancellation ends; a dead testbed delays no other.
+            for each in (self, *self._parts):
+                if each._canceller is not None:
+                    threading.Thread(target=each._canceller, name="cancel", daemon=True).start()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """A handler for SIGINT and SIGTERM."""
@@ -82,3 +99,31 @@ class StopRequest:
             if left_s <= 0:
                 return
             self._sleep(min(left_s, _SLICE_S))
+
+
+class _Part(StopRequest):
+    """Sleeps without waking up in between: a thousand threads that look five times a second are a load."""
+
+    def __init__(self, whole: StopRequest, clock: Callable[[], float]) -> None:
+        self._whole = whole
+        super().__init__(clock=clock, sleep=self._doze)
+
+    @property
+    def level(self) -> int:
+        return self._whole.level
+
+    @level.setter
+    def level(self, level: int) -> None:
+        pass
+
+    def _pause(self, duration_s: float, level: int) -> None:
+        end_s = self._clock() + duration_s
+        while self.level < level and (left_s := end_s - self._clock()) > 0:
+            self._doze(left_s)
+        super()._pause(0.0, level)
+
+    def _doze(self, duration_s: float) -> None:
+        if self._whole._told.is_set():
+            time.sleep(min(duration_s, _SLICE_S))
+        else:
+            self._whole._told.wait(duration_s)

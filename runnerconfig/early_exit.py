@@ -10,7 +10,7 @@ copy this file or derive from the class, and give `model` and `layers`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
 from orchestrator.config import Cooldown, Factor, Order, RunTableModel, Treatment, Trial
@@ -41,6 +41,8 @@ class RunnerConfig(Base):
     dtype = "float32"
     device = "cpu"
     threads = 1
+    # Fixed exits are settings of the requests: with "block" they share one loaded model.
+    lifetime: Literal["trial", "block"] = "trial"
 
     def create_run_table_model(self) -> RunTableModel:
         """Exit x task; fixed exits are named by their layer."""
@@ -55,14 +57,21 @@ class RunnerConfig(Base):
     def trial(self, treatment: Treatment) -> Trial:
         """Every answer exactly as long: the work of all exits of a task is equal but for the layers."""
         level = str(treatment["exit"])
-        exits = dict(self.rules[level]) if level in self.rules else {"exit_layer": int(level)}
+        by_token = level in self.rules
+        rule = dict(self.rules[level]) if by_token else {}
         return Trial(
             model=self.model,
             engine=EngineSpec(
                 name="transformers",
-                options={"device": self.device, "dtype": self.dtype, "threads": self.threads, **exits},
+                lifetime=self.lifetime,
+                options={"device": self.device, "dtype": self.dtype, "threads": self.threads, **rule},
             ),
-            sampling=SamplingSpec(temperature=0.0, max_tokens=self.max_tokens, ignore_eos=True),
+            sampling=SamplingSpec(
+                temperature=0.0,
+                max_tokens=self.max_tokens,
+                ignore_eos=True,
+                exit_layers=() if by_token else (int(level),),
+            ),
             workload=WorkloadSpec(
                 name="superglue",
                 options={

@@ -1,7 +1,8 @@
 """What was asked and answered, on disk, judged and summed up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from contract.trial_result import TaskScore, WorkloadReport
 from contract.trial_spec import TrialSpec
@@ -73,7 +74,7 @@ def write_answers(
         for (device, item, done), verdict in zip(answered, verdicts, strict=True)
     ]
     lines = "".join(record.model_dump_json() + "\n" for record in records)
-    attempt_folder.write_atomic(out_dir / attempt_folder.REQUESTS, lines)
+    attempt_folder.write_whole(out_dir / attempt_folder.REQUESTS, lines)
     return WorkloadReport(
         name=spec.workload.name,
         source=prepared.source,
@@ -83,7 +84,19 @@ def write_answers(
         n_prompt_tokens=sum(record.n_prompt_tokens for record in records),
         n_output_tokens=sum(record.n_output_tokens for record in records),
         score=_score(workload, group, answers, answered, verdicts),
+        exit_layer=_mean(record.token_exit_layer for record in records),
+        entropy_nats=_mean(record.token_entropy_nats for record in records),
     )
+
+
+def _mean(values: Iterable[Sequence[float] | None]) -> float | None:
+    """Over all tokens; None where some answer does not tell, as a mean of the others would not be the run's."""
+    found: list[float] = []
+    for each in values:
+        if each is None:
+            return None
+        found += each
+    return fmean(found) if found else None
 
 
 def _score(

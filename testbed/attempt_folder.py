@@ -12,6 +12,7 @@
 | energibridge.csv, energibridge-summary.txt | EnergiBridge | its log, and what it printed |
 | child.log | child | its standard output and error |
 | request_energy.csv | node (`collect`) | joules of each measured request (`testbed.request_sheet`) |
+| edge_batches.csv, edge_updates.csv | node (`collect`) | each batch and update of edge control |
 | result.json | node | the TrialResult, replaced atomically |
 | acknowledged | node | empty: the orchestrator has everything |
 
@@ -39,6 +40,7 @@ from contract.trial_result import (
 )
 from contract.trial_spec import DeviceName
 from contract.units import Sha256, WireModel
+from testbed.edge_control.record import EdgeRecord
 from testbed.serving_record import ServingRecord
 
 SPEC = "spec.json"
@@ -145,27 +147,42 @@ class ChildRecord(WireModel):
     """Each device on its own, where the trial names several."""
     serving: ServingRecord | None = None
     """What an open loop left; None in a closed one."""
+    edge: EdgeRecord | None = None
+    """What edge control left; None where there was none."""
     reasons: list[SuspectReason] = Field(default_factory=list)
     error: ErrorBody | None = None
     """Why it ended early; what was measured until then is kept."""
 
 
+def write_whole(path: Path, content: str | bytes | BaseModel) -> None:
+    """Replace a file so that a reader, or a kill, sees the old or the new content, never a part.
+
+    Not synced: a power cut may take it, or leave it empty. For what no trial needs that outlives one.
+    """
+    _replace(path, content, sync=False)
+
+
 def write_atomic(path: Path, content: str | bytes | BaseModel) -> None:
-    """Replace a file so that a reader, or a crash, sees the old or the new content, never a part.
+    """Replace a file so that a reader, a kill or a power cut sees the old or the new content, never a part.
 
     Temporary name, fsync, rename, fsync of the folder.
     """
+    _replace(path, content, sync=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _replace(path: Path, content: str | bytes | BaseModel, *, sync: bool) -> None:
     if isinstance(content, BaseModel):
         content = content.model_dump_json(indent=1)
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

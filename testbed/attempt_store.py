@@ -148,6 +148,7 @@ class AttemptStore:
                     raise
                 self._reserve.give_up()
                 write_atomic(path, result)
+            self._last_result = result
         except OSError:
             _log.exception("Attempt %s: its result cannot be written, and is kept in memory", result.attempt_id)
             self._unwritten[result.attempt_id] = result

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from contract.errors import JouleBedError
 from contract.node_info import Capability
 from testbed.actuators.base import Actuator
-from testbed.actuators.registry import FIRST_DEVICE, SIMULATED
+from testbed.actuators.registry import ALL_SIMULATED, FIRST_DEVICE
 from testbed.meters.base import Meter
 from testbed.registry import Registry
 
@@ -46,7 +46,7 @@ def _meter(meters: Registry[Meter], name: str) -> Capability:
 
 
 def _actuator(actuators: Registry[Actuator], name: str) -> Capability:
-    if name == SIMULATED:
+    if name in ALL_SIMULATED:
         return Capability(seam="actuator", name=name, available=True, message="a device that is a file: for tests")
     try:
         limits = actuators.create(name, domain=FIRST_DEVICE.get(name, "gpu:0")).limits()

@@ -25,11 +25,12 @@ from energy.trace import Gauge, Trace
 from energy.trace_log import read_gauges, read_traces
 from energy.validity import find_reasons
 from testbed import attempt_folder
-from testbed.actuators.registry import SIMULATED
+from testbed.actuators.registry import ALL_SIMULATED
 from testbed.attempt_folder import ChildRecord, RequestRecord
 from testbed.child_log import hide_in_log
 from testbed.conditions import conditions_of
 from testbed.device_group.outcome import device_results, share_by_device
+from testbed.edge_control.result import edge_report, edge_sheets
 from testbed.engines.base import NOT_TAKEN
 from testbed.meters.energibridge_meter import figure_terms
 from testbed.request_sheet import request_sheet, timing
@@ -115,6 +116,12 @@ def collect(
     if record is not None and record.serving is not None and spec.serving is not None:
         added = added_traces(samples.traces, readings, Phase.MEASURE)
         serving = serving_report(spec.serving, record.serving, requests, added, "" if added else "nothing was measured")
+    edge = None
+    if record is not None and record.edge is not None:
+        added = added_traces(samples.traces, readings, Phase.MEASURE)
+        edge = edge_report(record.edge, added)
+        for name, sheet in edge_sheets(record.edge).items():
+            (folder / name).write_bytes(sheet.encode())
     if split is not None and split.requests and summary is not None:
         sheet = request_sheet(requests, split, summary.method)
         # Not synced, like the traces that it is made of: what a power cut takes does not verify when it is fetched.
@@ -144,6 +151,7 @@ def collect(
         conditions=conditions_of(record, samples.gauges) if record else None,
         devices=device_results(record, samples.traces, samples.gauges, readings, node) if record else [],
         serving=serving,
+        edge=edge,
         node=node,
         artifacts=list_artifacts(folder),
     )
@@ -172,12 +180,13 @@ def _sha256(path: Path) -> str:
 
 def _expected_clocks(spec: TrialSpec, record: ChildRecord) -> dict[str, float]:
     """Domain -> MHz that it had to hold: what an actuator set, and what the spec says was set by hand."""
-    moved = spec.serving.clock_domain if spec.serving is not None else None
+    loop = spec.serving or spec.edge
+    moved = loop.clock_domain if loop is not None else None
     return {
         setting.domain: setting.wanted["clock_mhz"]
         for setting in record.settings
         # A simulated device has no meter: its read-backs are all there is. And a policy's clock is not one clock.
-        if setting.actuator != SIMULATED and setting.domain != moved and "clock_mhz" in setting.wanted
+        if setting.actuator not in ALL_SIMULATED and setting.domain != moved and "clock_mhz" in setting.wanted
     } | spec.meter.expected_clock_mhz
 
 

@@ -11,6 +11,8 @@ REQUEST_TRACES = "request_traces"
 """Requests in the one JSONL form: see `testbed.workloads.request_trace`."""
 SERVICE_TABLES = "service_tables"
 """CSV files: see `testbed.simulation.service_table`."""
+ORIN_GRIDS = "orin_grids"
+"""Grid logs of a Jetson: see `testbed.simulation.orin_grid`."""
 POLICIES = "policies"
 """Planned and learned policies."""
 
@@ -21,7 +23,7 @@ def named_file(kind: str, name: str, env: Mapping[str, str], *, folder: Path | N
     """The path of a file that a request names. Nothing outside the folder is ever opened, links included.
 
     Args:
-        kind: `REQUEST_TRACES`, `SERVICE_TABLES` or `POLICIES`: the folder in the testbed's data folder.
+        kind: `REQUEST_TRACES`, `SERVICE_TABLES`, `ORIN_GRIDS` or `POLICIES`: the folder in the testbed's data folder.
         name: of the file, as the request has it.
         env: of the process; a child knows its testbed's data folder by it.
         folder: in place of that one.

@@ -21,6 +21,7 @@ SIMULATED_DEVICES = "simulated_devices"
 _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.05
 _CLOCK = "clock_mhz"
+_FAN = "fan_duty"
 
 _NOT_TOLD = "The device does not tell what it is set to while it is idle: the samples of the measured phase do."
 
@@ -74,6 +75,37 @@ class ClockDial:
         """
         self._held = self._settings.change(self._held, {**self._held.setting, _CLOCK: clock_mhz})
         self._settled()
+
+
+class FanDial:
+    """Stops a held fan, and lets it run again, while a phase is measured.
+
+    Args:
+        settings: that hold the fan, so that it is put back whatever happens.
+        held: the fan, with the duty that it was set to first.
+    """
+
+    def __init__(self, settings: "DeviceSettings", held: "Wanted") -> None:
+        self._settings, self._held, self._running = settings, held, held.setting
+
+    @property
+    def is_on(self) -> bool:
+        """As read back from the fan.
+
+        Raises:
+            ActuatorError: it cannot be read.
+        """
+        return (self._held.actuator.read().get(_FAN) or 0.0) > 0.0
+
+    def turn(self, *, is_on: bool) -> None:
+        """Stop it, or give it its first duty; read back.
+
+        Raises:
+            ActuatorError: it refused.
+        """
+        setting = self._running if is_on else {_FAN: 0.0}
+        if setting != self._held.setting:
+            self._held = self._settings.change(self._held, setting)
 
 
 class DeviceSettings:
@@ -173,6 +205,20 @@ class DeviceSettings:
         if not held:
             raise InvalidOptionError(f"No actuator of the trial sets {_CLOCK} of {domain}: add one to actuators.")
         return ClockDial(self, held[0], settled)
+
+    def fan(self, domain: str) -> FanDial:
+        """What stops a held fan; after `apply`.
+
+        Args:
+            domain: of the fan.
+
+        Raises:
+            InvalidOptionError: no setting of the trial has the duty of this fan.
+        """
+        held = [each for each in self._held if each.actuator.domain == domain and _FAN in each.setting]
+        if not held:
+            raise InvalidOptionError(f"No actuator of the trial sets {_FAN} of {domain}: add one to actuators.")
+        return FanDial(self, held[0])
 
     def change(self, held: Wanted, setting: Setting) -> Wanted:
         """Set a held device to something else; read back at the end, and put back, like the first setting.

@@ -33,6 +33,7 @@ from testbed.attempt_folder import ChildRecord
 from testbed.clock import Clock, SystemClock
 from testbed.device_group.group import DeviceGroup, group_of
 from testbed.device_settings import data_dir_of, device_settings
+from testbed.edge_trial import edge_parts
 from testbed.engines.base import Engine
 from testbed.engines.build import build_engine
 from testbed.meters.base import Meter
@@ -43,7 +44,8 @@ from testbed.meters.thermometer import SystemThermometer
 from testbed.open_loop_trial import check_arrivals
 from testbed.policy_source import open_loop_parts
 from testbed.request_length import refuse_what_cannot_fit
-from testbed.simulated_trial import NoThermometer, connect, is_simulated, refuse_half_simulated, simulated_clock
+from testbed.simulated_trial import connect, is_simulated, refuse_half_simulated, simulated_clock, thermometer_of
+from testbed.simulation.simulated_machine import SimulatedMachine
 from testbed.trial_run import Parts, run_trial
 from testbed.workloads.registry import WORKLOADS
 
@@ -111,19 +113,22 @@ class ModelRunner:
         if group is not None:
             group.begin_trial(out_dir / attempt_folder.CHILD_LOG)
         machine = connect(spec, self._engine, meters, clock, data_dir) if is_simulated(spec) else None
+        served_by = machine if isinstance(machine, SimulatedMachine) else None
+        thermometer = SystemThermometer() if machine is None else thermometer_of(machine)
         outside = self._wrapped or "energibridge" in meter_names
         return Parts(
             engine=self._engine,
             warm=self._load,
             workload=workload,
             meters=meters,
-            thermometer=SystemThermometer() if machine is None else NoThermometer(),
+            thermometer=thermometer,
             settle_s=_SETTLE_PERIODS * spec.meter.period_s if outside else 0.0,
             wrapper_cpu_s=_parent_cpu_s if self._wrapped else lambda: None,
             wrapper_settings={"energibridge": dict(_wrapping_meter(spec).settings())} if self._wrapped else {},
             devices=devices,
             group=group,
-            open_loop=open_loop_parts(spec, self._engine, machine) if spec.serving is not None else None,
+            open_loop=open_loop_parts(spec, self._engine, served_by) if spec.serving is not None else None,
+            edge=edge_parts(spec, self._engine) if spec.edge is not None else None,
             progress_clock=self._clock,
         )
 
@@ -134,7 +139,7 @@ class ModelRunner:
             unix_minus_monotonic_s=(self._clock.time_ns() - monotonic_ns) / 1e9,
             error=error.body(),
         )
-        attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+        attempt_folder.write_whole(out_dir / attempt_folder.RECORD, record)
         return record
 
 
@@ -163,6 +168,8 @@ def _check_serving(spec: TrialSpec) -> None:
     refuse_half_simulated(spec, [spec.meter.name])
     if spec.serving is not None:
         open_loop_parts(spec, build_engine(spec), None)
+    if spec.edge is not None:
+        edge_parts(spec, build_engine(spec))
 
 
 def _check_workload(spec: TrialSpec) -> None:

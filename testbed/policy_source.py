@@ -11,6 +11,7 @@ from contract.trial_spec import TrialSpec
 from testbed.data_folder import POLICIES, named_file
 from testbed.engines.base import ContinuousEngine, Engine
 from testbed.engines.simulated_engine import SimulatedEngine
+from testbed.engines.simulated_orin_engine import SimulatedOrinEngine
 from testbed.open_loop_drive import refuse_continuous
 from testbed.open_loop_trial import OpenLoopParts
 from testbed.policies.base import Policy
@@ -21,6 +22,8 @@ from testbed.table_source import service_table
 
 _FROM_FILE = ("planned", "learned")
 _WITHOUT_TABLE = ("capped_batch",)
+_BATCHES_ALONE = ("batch_only", "fixed_batch", "fixed_clock", "static_high", *_WITHOUT_TABLE)
+"""What is left to choose where the table has one clock."""
 
 
 def open_loop_parts(spec: TrialSpec, engine: Engine, machine: SimulatedMachine | None) -> OpenLoopParts:
@@ -36,11 +39,16 @@ def open_loop_parts(spec: TrialSpec, engine: Engine, machine: SimulatedMachine |
     """
     serving = spec.serving
     assert serving is not None
+    if isinstance(engine, SimulatedOrinEngine):
+        raise InvalidOptionError(
+            f"The engine {engine.name!r} is for edge control, and knows no arrivals: take the engine 'simulated'."
+        )
     if serving.continuous and not isinstance(engine, ContinuousEngine):
         raise refuse_continuous(engine.name)
     own = engine.table if isinstance(engine, SimulatedEngine) else None
     given = serving.policy.table
-    table = service_table(given, os.environ) if given is not None else own
+    # A table of a real device may have one clock, where nobody sets it; of a simulated one, several are simulated.
+    table = service_table(given, os.environ, is_clock_left_alone=own is None) if given is not None else own
     if own is not None and spec.workload.concurrency > own.max_batch:
         raise InvalidOptionError(
             f"workload.concurrency is {spec.workload.concurrency}, and the simulated server has batches of 1 to "
@@ -92,6 +100,12 @@ def build_policy(
         raise InvalidOptionError(
             f"The policy {given.name!r} chooses from a table of this device, and the trial has none: give "
             f"serving.policy.table, or take the policy {' or '.join(_WITHOUT_TABLE)}."
+        )
+    if table is not None and table.n_clocks == 1 and given.name not in _BATCHES_ALONE:
+        raise InvalidOptionError(
+            f"The policy {given.name!r} chooses among clocks, and {table.source} has one, {table.clock_mhz[0]:g} MHz. "
+            f"Profile several, or take a policy that chooses batches alone: {', '.join(_BATCHES_ALONE)}.",
+            clock_mhz=float(table.clock_mhz[0]),
         )
     own: dict[str, object] = {"slo_s": serving.slo_s, "table": table}
     if given.file is not None:

@@ -264,10 +264,7 @@ class Supervisor:
             oom_kills=self._oom_kills_before,
         )
         # Not synced: it serves a restart of the testbed, and no child outlives one of the machine.
-        path = self.attempt.folder / attempt_folder.PROCESS
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        temporary.replace(path)
+        attempt_folder.write_whole(self.attempt.folder / attempt_folder.PROCESS, record)
 
     def _read_progress(self) -> None:
         new = self._progress.new()

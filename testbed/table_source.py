@@ -12,20 +12,28 @@ from testbed.data_folder import SERVICE_TABLES, named_file
 from testbed.simulation.service_table import ServiceTable, read_service_table
 
 
-def service_table(given: TableSpec | JsonValue, env: Mapping[str, str], *, folder: Path | None = None) -> ServiceTable:
+def service_table(
+    given: TableSpec | JsonValue,
+    env: Mapping[str, str],
+    *,
+    folder: Path | None = None,
+    is_clock_left_alone: bool = False,
+) -> ServiceTable:
     """The table that a spec means.
 
     Args:
         given: a `TableSpec`, the same as JSON, or the name of a file in the testbed's folder `service_tables`.
         env: of the process.
         folder: in place of that folder.
+        is_clock_left_alone: one clock will do, see `ServiceTable`.
 
     Raises:
         InvalidOptionError: no such file, or it is neither.
         ServiceTableError: it has holes, or a figure that is none.
     """
     if isinstance(given, str):
-        return read_service_table(named_file(SERVICE_TABLES, given, env, folder=folder))
+        path = named_file(SERVICE_TABLES, given, env, folder=folder)
+        return read_service_table(path, is_clock_left_alone=is_clock_left_alone)
     if not isinstance(given, TableSpec):
         try:
             given = TableSpec.model_validate(given)
@@ -50,4 +58,5 @@ def service_table(given: TableSpec | JsonValue, env: Mapping[str, str], *, folde
         source=given.source,
         n_input_tokens=given.n_input_tokens,
         n_output_tokens=given.n_output_tokens,
+        is_clock_left_alone=is_clock_left_alone,
     )

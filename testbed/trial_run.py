@@ -29,6 +29,8 @@ from testbed.clock import Clock, unix_minus_monotonic_s
 from testbed.conditions import resident_peak_bytes
 from testbed.device_group.group import DeviceAnswers, DeviceGroup
 from testbed.device_settings import DeviceSettings, no_settings
+from testbed.edge_control.record import EdgeRecord
+from testbed.edge_trial import EdgeParts, serve_edge
 from testbed.engines.base import Engine, GenerationRequest
 from testbed.meters.base import Meter, Thermometer
 from testbed.open_loop_drive import Served
@@ -61,6 +63,7 @@ class Parts:
         devices: what is set on devices for this trial, and put back at its end.
         group: the engine, where the trial names several devices.
         open_loop: who decides, where the trial is one with arrivals.
+        edge: who decides, where the trial is one of edge control.
         progress_clock: times progress, which the testbed sets against its own clock; None: the trial's.
     """
 
@@ -75,6 +78,7 @@ class Parts:
     devices: DeviceSettings = field(default_factory=no_settings)
     group: DeviceGroup | None = None
     open_loop: OpenLoopParts | None = None
+    edge: EdgeParts | None = None
     progress_clock: Clock | None = None
 
 
@@ -97,6 +101,7 @@ class _Story:
     memory_peak_bytes: int | None = None
     devices: list[DeviceRecord] = field(default_factory=list)
     serving: ServingRecord | None = None
+    edge: EdgeRecord | None = None
     reasons: list[SuspectReason] = field(default_factory=list)
 
     def record(self, error: JouleBedError | None) -> ChildRecord:
@@ -178,7 +183,7 @@ def run_trial(spec: TrialSpec, parts: Parts, out_dir: Path, clock: Clock) -> Chi
         story.end_unix_minus_monotonic_s = unix_minus_monotonic_s(clock)
         progress.close()
     record = story.record(error)
-    attempt_folder.write_atomic(out_dir / attempt_folder.RECORD, record)
+    attempt_folder.write_whole(out_dir / attempt_folder.RECORD, record)
     return record
 
 
@@ -238,7 +243,11 @@ def _measure(
             clock.sleep(spec.baseline_s)
     requests = [
         GenerationRequest(
-            item.item_id, item.messages, sampling_of(spec.sampling, item), _request_seed(spec.seed, index)
+            item.item_id,
+            item.messages,
+            sampling_of(spec.sampling, item),
+            _request_seed(spec.seed, index),
+            spec.sampling.exit_layer_of(index),
         )
         for index, item in enumerate(prepared.items)
     ]
@@ -261,9 +270,13 @@ def _measure(
     progress.note(AttemptState.MEASURING, 0, n_requests)
     served: Served | None = None
     with _phase(Phase.MEASURE, story, clock):
-        if parts.open_loop is not None:
+        if parts.edge is not None:
+            control = serve_edge(spec, parts.edge, parts, prepared, requests, clock, count)
+            prepared, story.edge = control.prepared, control.record
+            answers: list[Answers] = [(None, control.completions)]
+        elif parts.open_loop is not None:
             served = serve(spec, parts.open_loop, parts.engine, parts.devices, prepared, requests, clock, count)
-            answers: list[Answers] = [(None, served.completions)]
+            answers = [(None, served.completions)]
         elif parts.group is None:
             alone = parts.engine.generate(requests, concurrency=concurrency, on_completion=lambda _: count())
             answers = [(None, alone)]
@@ -321,7 +334,13 @@ def _warmup_requests(spec: TrialSpec) -> list[GenerationRequest]:
         max_tokens=min(spec.sampling.max_tokens, _WARMUP_TOKENS),
     )
     return [
-        GenerationRequest(f"warmup-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -1 - i))
+        GenerationRequest(
+            f"warmup-{i}",
+            _WARMUP_MESSAGES,
+            sampling,
+            _request_seed(spec.seed, -1 - i),
+            spec.sampling.exit_layer_of(i),
+        )
         for i in range(spec.warmup_requests)
     ]
 
@@ -336,7 +355,13 @@ def _reach_steady_state(
     def step(number: int) -> None:
         first = 1000 + number * concurrency  # far from the warm-up's own
         requests = [
-            GenerationRequest(f"steady-{i}", _WARMUP_MESSAGES, sampling, _request_seed(spec.seed, -i))
+            GenerationRequest(
+                f"steady-{i}",
+                _WARMUP_MESSAGES,
+                sampling,
+                _request_seed(spec.seed, -i),
+                spec.sampling.exit_layer_of(i - first),
+            )
             for i in range(first, first + concurrency)
         ]
         parts.engine.generate(requests, concurrency=concurrency)

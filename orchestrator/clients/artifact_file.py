@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from contract.trial_result import ArtifactRef
+from orchestrator.durable_file import begin_writing
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -49,7 +50,7 @@ def place_together(contents: Mapping[str, bytes], artifacts: Sequence[ArtifactRe
             files.append(stack.enter_context(part.open("wb")))
             files[-1].write(content)
             files[-1].flush()
-        # All are there before the first is synced: a file made behind a sync waits for the journal.
+            begin_writing(files[-1].fileno())
         for file in files:
             os.fsync(file.fileno())
     for destination, part in written.items():

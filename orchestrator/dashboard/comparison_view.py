@@ -36,6 +36,9 @@ N_RESAMPLES = 500
 LIMITS = (20, 50, 200)
 """Treatments shown in the table."""
 
+MAX_RANKED = 50
+"""Configurations in the ranking, each with its words; the report has them all."""
+
 MAX_DRAWN = 40
 """Treatments in a figure that has a line for each: more are slow to draw, and no easier to read."""
 
@@ -269,7 +272,7 @@ class Comparison:
         word = ", estimate" if self.summary.is_estimate else ""
         work = f" over all {found.n_works} combinations of {', '.join(found.work)}" if found.n_works > 1 else ""
         rows = []
-        for each in found.configurations[:limit]:
+        for each in found.configurations[: min(limit, MAX_RANKED)]:
             interval = f"{each.rank_low} to {each.rank_high}" if each.rank_low is not None else NOT_MEASURED
             tie = "best" if each.rank == 1 else "tied with the best" if each.is_tied else ""
             rows.append(

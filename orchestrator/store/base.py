@@ -148,6 +148,41 @@ class RunTableDamagedError(RunTableError):
     code = "run_table_damaged"
 
 
+class ClaimChoice(Protocol):
+    """Which of the runs that are to do a testbed of a pool takes; see `orchestrator.store.balance`. Thread-safe."""
+
+    window: int
+    """How many runs are looked at at once."""
+
+    def is_colleague(self, testbed: str) -> bool:
+        """Whether this process drives another testbed of that name: open attempts there are left to it."""
+        ...
+
+    def open_on(self) -> Sequence[str]:
+        """This testbed, and those that this process drove and drives no more: whose open attempts are this one's."""
+        ...
+
+    def begin(self) -> int | None:
+        """The position after which there may be something to do; None: there is nothing for now."""
+        ...
+
+    def best(self, positions: Sequence[int]) -> int | None:
+        """The one of these to take; None: none of them is for this testbed."""
+        ...
+
+    def took(self, position: int) -> None:
+        """It was taken."""
+        ...
+
+    def passed(self, position: int) -> None:
+        """Of a whole window up to that position nothing was for this testbed."""
+        ...
+
+    def found_nothing(self) -> None:
+        """Nothing was for this testbed at all."""
+        ...
+
+
 class RunLedger(Protocol):
     """The run table as the controller writes it: durable, transactional, safe for several processes.
 
@@ -162,13 +197,18 @@ class RunLedger(Protocol):
         """
         ...
 
-    def claim_next(self, testbed: str) -> Claim | None:
+    def claim_next(self, testbed: str, choice: ClaimChoice | None = None) -> Claim | None:
         """The next attempt for this owner to drive; None when there is nothing to do now.
 
         First, an attempt without a final state that may be taken over: this owner's own, one of a process on this
         host that is gone, or one whose lease ran out; its lease is renewed, its state tells how far it came.
         Else the next run in order that is TODO, with a new attempt in state CLAIMED. Compare-and-set: two
         orchestrators never get the same attempt.
+
+        Args:
+            testbed: name of the machine.
+            choice: of one testbed of a pool: of this owner's open attempts only those on this testbed are taken up, of
+                other owners' none that is on a colleague, and of the runs the one that suits; None: the first one.
         """
         ...
 

@@ -21,6 +21,9 @@ from orchestrator.store.schema import HEAD
 READ_ONLY = "joulebed_read_only"
 """Execution option of a connection that only reads: it waits for no writer."""
 
+_TURN_S = 600.0
+"""A thread waits this long for a free connection."""
+
 _POSTGRESQL_LOCK = 0x4A6F756C
 """Any number that other users of the server's advisory locks are unlikely to take."""
 
@@ -87,7 +90,8 @@ def open_database(url: URL, *, create: bool, wait: LockWait | None = None) -> En
         elif not path.exists():
             raise UsageError(f"There is no run table {path}. Start the experiment first: orchestrator run CONFIG.py")
     try:
-        engine = create_engine(url)
+        # Threads take turns: those of a thousand testbeds share a handful of connections.
+        engine = create_engine(url, pool_timeout=_TURN_S, pool_pre_ping=path is None)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise MissingPackageError(
             f"No driver for {url.drivername}: pip install 'psycopg[binary]'. ({error})"

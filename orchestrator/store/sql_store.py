@@ -1,8 +1,9 @@
 """The run table over SQLAlchemy: SQLite by default, PostgreSQL by URL."""
 
+import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -19,7 +20,7 @@ from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store import statement
-from orchestrator.store.base import Claim, Plan, TakenOverError
+from orchestrator.store.base import Claim, ClaimChoice, Plan, TakenOverError
 from orchestrator.store.database import LockWait, database_url, open_database, serialise, told
 from orchestrator.store.decision import Decision
 from orchestrator.store.owner import is_gone, this_owner
@@ -45,6 +46,8 @@ class SqlStore(SqlReader):
         super().__init__(engine, url)
         self._owner = owner
         self._now = now
+        is_file = url.get_backend_name() == "sqlite"
+        self._turn: AbstractContextManager[object] = threading.Lock() if is_file else nullcontext()
 
     @classmethod
     def open(
@@ -115,14 +118,14 @@ class SqlStore(SqlReader):
                 ],
             )
 
-    def claim_next(self, testbed: str) -> Claim | None:
+    def claim_next(self, testbed: str, choice: ClaimChoice | None = None) -> Claim | None:
         """See `RunLedger`."""
         with self._writing() as connection:
             now = self._time(connection)
-            for row in connection.execute(statement.OPEN_ATTEMPTS).all():
-                if row.owner == self._owner or is_gone(row.owner) or row.lease_until < now:
-                    return self._take_over(connection, row, testbed, now)
-            run = connection.execute(statement.NEXT_RUN).first()
+            left = self._left_open(connection, testbed, choice, now)
+            if left is not None:
+                return self._take_over(connection, left, testbed, now)
+            run = _next_run(connection, choice)
             if run is None:
                 return None
             number = 1 + (connection.execute(statement.LAST_NUMBER, {"of_run": run.run_id}).scalar() or 0)
@@ -279,7 +282,9 @@ class SqlStore(SqlReader):
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with told(self._url), self._engine.begin() as connection:
+        # A SQLite file has one writer at a time, and lets others look again after growing pauses: the threads of one
+        # process wait here instead, where the next one goes on at once.
+        with self._turn, told(self._url), self._engine.begin() as connection:
             yield connection
 
     def _time(self, connection: Connection) -> datetime:
@@ -293,6 +298,33 @@ class SqlStore(SqlReader):
             return datetime.now(UTC)
         at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return at
+
+    def _left_open(self, connection: Connection, testbed: str, choice: ClaimChoice | None, now: datetime) -> Any | None:
+        """An attempt without an end that is this testbed's to drive, locked."""
+        for owner, earliest in connection.execute(statement.OPEN_OWNERS).all():
+            is_ours = owner == self._owner
+            is_free = is_ours or is_gone(owner)
+            if not is_free and earliest >= now:
+                continue
+            rows: list[Any] = []
+            if is_ours and choice is not None:
+                for each in choice.open_on():
+                    asked = {"of_owner": owner, "of_testbed": each}
+                    rows += connection.execute(statement.OPEN_ON_TESTBED, asked).all()
+            else:
+                rows += connection.execute(statement.OPEN_OF_OWNER, {"of_owner": owner}).all()
+            for row in rows:
+                if not is_free and row.lease_until >= now:
+                    continue
+                if choice is not None and row.testbed != testbed and choice.is_colleague(row.testbed):
+                    continue
+                taken = connection.execute(
+                    statement.TAKE_OPEN, {"of_attempt": row.attempt_id, "of_owner": owner}
+                ).first()
+                # Its owner may have renewed the lease before the row was locked.
+                if taken is not None and (is_free or taken.lease_until < now):
+                    return taken
+        return None
 
     def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
         state = AttemptState(row.state)
@@ -352,3 +384,29 @@ class SqlStore(SqlReader):
         state = standing(attempts, max_attempts=attempts[0].max_attempts, reopened_after=attempts[0].reopened_after)
         connection.execute(statement.SET_RUN_STATE, {"of_run": run_id, "state": state})
         return state
+
+
+def _next_run(connection: Connection, choice: ClaimChoice | None) -> Any | None:
+    """The run to do next, locked."""
+    if choice is None:
+        return connection.execute(statement.NEXT_RUN).first()
+    after = choice.begin()
+    if after is None:
+        return None
+    while True:
+        asked = {"after": after, "window": choice.window}
+        found = list(connection.execute(statement.NEXT_POSITIONS, asked).scalars())
+        left, is_for_us = list(found), False
+        while (position := choice.best(left)) is not None:
+            is_for_us = True
+            run = connection.execute(statement.RUN_AT, {"at": position}).first()
+            if run is not None:
+                choice.took(position)
+                return run
+            left.remove(position)  # another orchestrator takes it at this moment
+        if len(found) < choice.window:
+            choice.found_nothing()
+            return None
+        after = found[-1]
+        if not is_for_us:
+            choice.passed(after)

@@ -15,10 +15,16 @@ ACTUATORS: Registry[Actuator] = Registry(
         "devfreq": Entry("testbed.actuators.devfreq_actuator:DevfreqActuator"),
         "fan": Entry("testbed.actuators.fan_actuator:FanActuator"),
         "simulated": Entry("testbed.actuators.simulated_actuator:SimulatedActuator"),
+        "simulated_orin": Entry("testbed.actuators.simulated_actuator:SimulatedOrinActuator"),
+        "simulated_fan": Entry("testbed.actuators.simulated_actuator:SimulatedFanActuator"),
     },
 )
 
 SIMULATED = "simulated"
+SIMULATED_ORIN = "simulated_orin"
+SIMULATED_FAN = "simulated_fan"
+
+ALL_SIMULATED = frozenset({SIMULATED, SIMULATED_ORIN, SIMULATED_FAN})
 
 FIRST_DEVICE = {"fan": "fan:0"}
 """Domain that `testbed doctor` looks at, where it is not `gpu:0`."""
@@ -37,5 +43,5 @@ def build_actuator(name: str, domain: str, simulated_folder: Path) -> Actuator:
         MissingPackageError: it needs a package that is not installed.
         InvalidOptionError: the domain is none of this actuator's.
     """
-    arguments = {"folder": str(simulated_folder)} if name == SIMULATED else {}
+    arguments = {"folder": str(simulated_folder)} if name in ALL_SIMULATED else {}
     return ACTUATORS.create(name, domain=domain, **arguments)

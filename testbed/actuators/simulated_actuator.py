@@ -8,14 +8,16 @@ from typing import Any
 from contract.errors import ActuatorError, ActuatorUnavailableError
 from testbed.actuators.base import ActuatorLimits, DeviceGoneError, Original, ReadBack, Setting, SettingRange
 from testbed.attempt_folder import write_atomic
+from testbed.simulation.orin_grid import CLOCKS_MHZ
 
-_FACTORY_STATE: dict[str, float] = {"clock_mhz": 1980.0, "power_limit_w": 700.0}
 _RANGES = {
     "clock_mhz": SettingRange(
         210.0, 1980.0, tuple(float(step) for step in range(210, 1981, 15)), step_tolerance=0.5, tolerance=0.5
     ),
     "power_limit_w": SettingRange(200.0, 700.0, tolerance=0.5),
 }
+_ORIN_RANGES = {"clock_mhz": SettingRange(CLOCKS_MHZ[0], CLOCKS_MHZ[-1], CLOCKS_MHZ, step_tolerance=0.5, tolerance=0.5)}
+_FAN_RANGES = {"fan_duty": SettingRange(0.0, 1.0, tolerance=0.005)}
 
 
 class SimulatedActuator:
@@ -30,6 +32,9 @@ class SimulatedActuator:
     """
 
     name = "simulated"
+    factory_state: Mapping[str, float] = {"clock_mhz": 1980.0, "power_limit_w": 700.0}
+    """What it is set to before anybody has set it."""
+    ranges: Mapping[str, SettingRange] = _RANGES
 
     def __init__(self, *, domain: str, folder: Path | str) -> None:
         self.domain = domain
@@ -44,8 +49,8 @@ class SimulatedActuator:
             return ActuatorLimits(False, error.message)
         if device.get("forbidden"):
             return ActuatorLimits(False, str(device["forbidden"]))
-        told = ", ".join(f"{quantity} {each}" for quantity, each in _RANGES.items())
-        return ActuatorLimits(True, f"{self.domain}, a simulated device: {told}", _RANGES)
+        told = ", ".join(f"{quantity} {each}" for quantity, each in self.ranges.items())
+        return ActuatorLimits(True, f"{self.domain}, a simulated device: {told}", self.ranges)
 
     def original(self) -> Original:
         """See `Actuator`."""
@@ -60,7 +65,7 @@ class SimulatedActuator:
         wanted = dict(setting)
         if "clock_mhz" in wanted:
             wanted["clock_mhz"] += float(device.get("offset_mhz", 0.0))
-        self._write({**_FACTORY_STATE, **device, **wanted})
+        self._write({**self.factory_state, **device, **wanted})
         return self.read()
 
     def read(self) -> ReadBack:
@@ -78,7 +83,7 @@ class SimulatedActuator:
 
     def _values(self) -> dict[str, float]:
         device = self._device()
-        return {quantity: float(device.get(quantity, value)) for quantity, value in _FACTORY_STATE.items()}
+        return {quantity: float(device.get(quantity, value)) for quantity, value in self.factory_state.items()}
 
     def _device(self) -> dict[str, Any]:
         try:
@@ -97,3 +102,19 @@ class SimulatedActuator:
             write_atomic(self._path, json.dumps(device))
         except OSError as error:
             raise ActuatorError(f"The simulated device {self._path} cannot be written ({error}).") from error
+
+
+class SimulatedOrinActuator(SimulatedActuator):
+    """The clock of a simulated AGX Orin, in its own steps; see `SimulatedActuator`."""
+
+    name = "simulated_orin"
+    factory_state: Mapping[str, float] = {"clock_mhz": CLOCKS_MHZ[-1]}
+    ranges: Mapping[str, SettingRange] = _ORIN_RANGES
+
+
+class SimulatedFanActuator(SimulatedActuator):
+    """A simulated fan, from 0 (stopped) to 1 (full); see `SimulatedActuator`."""
+
+    name = "simulated_fan"
+    factory_state: Mapping[str, float] = {"fan_duty": 1.0}
+    ranges: Mapping[str, SettingRange] = _FAN_RANGES

@@ -55,6 +55,7 @@ def pack_requests(requests: Sequence[GenerationRequest]) -> list[Message]:
             "messages": list(each.messages),
             "sampling": each.sampling.model_dump(mode="json"),
             "seed": each.seed,
+            "exit_layer": each.exit_layer,
         }
         for each in requests
     ]
@@ -68,6 +69,7 @@ def unpack_requests(packed: Sequence[Message]) -> list[GenerationRequest]:
             tuple(each["messages"]),
             SamplingSpec.model_validate(each["sampling"]),
             each["seed"],
+            each["exit_layer"],
         )
         for each in packed
     ]
@@ -80,4 +82,9 @@ def pack_completions(completions: Sequence[Completion]) -> list[Message]:
 
 def unpack_completions(packed: Sequence[Message]) -> list[Completion]:
     """The other way round."""
-    return [Completion(**{**each, "token_ns": tuple(each["token_ns"])}) for each in packed]
+    return [Completion(**_with_tuples(each)) for each in packed]
+
+
+def _with_tuples(packed: Message) -> Message:
+    # JSON has none.
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}

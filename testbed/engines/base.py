@@ -21,12 +21,15 @@ class GenerationRequest:
             own chat template, with the model spec's pinned date.
         sampling: how tokens are drawn.
         seed: seed of this request's sampling.
+        exit_layer: after how many layers all of its tokens leave the model; None: as the engine's options say. An
+            engine without early exit refuses a number.
     """
 
     request_id: str
     messages: tuple[dict[str, str], ...]
     sampling: SamplingSpec
     seed: int
+    exit_layer: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Checks that all engines share: what is installed, and what fits."""
 
+from collections.abc import Sequence
+
 from contract.errors import InvalidRequestError, ModelNotFoundError
 from contract.trial_spec import ModelSpec
+from testbed.engines.base import GenerationRequest
 
 
 def check_concurrency(wanted: int, loaded: int | None) -> None:
@@ -23,6 +26,27 @@ def check_concurrency(wanted: int, loaded: int | None) -> None:
             wanted=wanted,
             loaded=loaded,
         )
+
+
+def check_no_exit(requests: Sequence[GenerationRequest], engine: str) -> None:
+    """See that no request asks to leave the model early, where the engine has no such thing.
+
+    Args:
+        requests: of the call.
+        engine: registry name.
+
+    Raises:
+        InvalidRequestError: one does.
+    """
+    for request in requests:
+        if request.exit_layer is not None:
+            raise InvalidRequestError(
+                f"Request {request.request_id!r} is to leave the model after {request.exit_layer} layers, and the "
+                f"engine {engine!r} knows no early exit. Leave out sampling.exit_layers, or take the engine "
+                "transformers.",
+                request_id=request.request_id,
+                exit_layer=request.exit_layer,
+            )
 
 
 def check_made_up(model: ModelSpec, engine: str, advice: str) -> None:

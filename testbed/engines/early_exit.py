@@ -1,11 +1,12 @@
 """Early exit: a Llama model stops at layer k, and the final norm and head read the hidden state there.
 
-k is fixed, or chosen for each token from the entropy of the token before it. That one is known without a second pass
-through the head, which weighs as much as several layers: a rule that asks the head at every layer pays for it at every
-layer.
+k is fixed, for all requests or for each of its own, or chosen for each token from the entropy of the token before it.
+That one is known without a second pass through the head, which weighs as much as several layers: a rule that asks the
+head at every layer pays for it at every layer.
 
 Attention needs the keys and values of all earlier tokens in each layer that a token goes through. With a fixed k the
-upper layers are never asked, and their cache stays empty. With k by token, a layer that earlier tokens left out gets
+upper layers are never asked, and their cache stays empty; in a batch of several k, a layer sees and keeps the rows that
+come to it, and no others. With k by token, a layer that earlier tokens left out gets
 their keys and values from the hidden states that they left with (state propagation: Schuster et al., Confident Adaptive
 Language Modeling, NeurIPS 2022), when the next token goes that deep, for all missing tokens in one product: the values
 are those of filling at once, weights are read once instead of once a token, and layers that nothing goes through again
@@ -14,10 +15,12 @@ cost nothing. Exact keys and values would take the left-out layers themselves, a
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import EngineError, InvalidOptionError, ModelLoadError
+from contract.errors import EngineError, InvalidOptionError, InvalidRequestError, ModelLoadError
+from testbed.engines.base import GenerationRequest
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +61,13 @@ class ExitRule:
         return self.deepest
 
 
+def is_llama(model: Any) -> bool:
+    """Whether a model of transformers is of the Llama architecture, whose parts this and `pruning` know by name."""
+    from transformers import LlamaForCausalLM
+
+    return isinstance(model, LlamaForCausalLM)
+
+
 def exit_rule(
     model: Any,
     *,
@@ -81,9 +91,7 @@ def exit_rule(
     """
     if exit_layer is None and exit_entropy is None:
         return None
-    from transformers import LlamaForCausalLM
-
-    if not isinstance(model, LlamaForCausalLM):
+    if not is_llama(model):
         raise ModelLoadError(
             f"Early exit knows the Llama architecture (Llama, TinyLlama, SmolLM2, ...), and this model is a "
             f"{type(model).__name__}. Leave out the options exit_*, or take such a model.",
@@ -108,6 +116,39 @@ def exit_rule(
             n_layers=n_layers,
         )
     return ExitRule(deepest, shallowest, exit_entropy or 0.0, exit_hysteresis or 0.0)
+
+
+def request_rule(model: Any, request: GenerationRequest, otherwise: ExitRule | None) -> ExitRule:
+    """The rule of one request in a batch where some leave early.
+
+    Args:
+        model: of transformers, loaded.
+        request: whose own layer goes before the engine's.
+        otherwise: the engine's rule; None: all layers.
+
+    Raises:
+        InvalidRequestError: its own layer, of a model that is no Llama or has fewer.
+    """
+    layer = request.exit_layer
+    n_layers = int(model.config.num_hidden_layers)
+    if layer is None:
+        return otherwise or ExitRule(n_layers, n_layers)
+    if not is_llama(model):
+        raise InvalidRequestError(
+            f"Request {request.request_id!r} is to leave the model after {layer} layers; early exit knows the Llama "
+            f"architecture, and this model is a {type(model).__name__}. Leave out sampling.exit_layers.",
+            request_id=request.request_id,
+            architecture=type(model).__name__,
+        )
+    if not 1 <= layer <= n_layers:
+        raise InvalidRequestError(
+            f"Request {request.request_id!r} is to leave the model after {layer} layers, and it has {n_layers}. Choose "
+            f"1 to {n_layers} in sampling.exit_layers.",
+            request_id=request.request_id,
+            exit_layer=layer,
+            n_layers=n_layers,
+        )
+    return ExitRule(layer, layer)
 
 
 def entropy_nats(logits: "torch.Tensor") -> "torch.Tensor":
@@ -135,13 +176,18 @@ class ExitRun:
     Args:
         model: `LlamaForCausalLM`.
         cache: of keys and values, empty; the run's own.
-        deepest: layers that a step may take at most.
+        ceilings: layers that each row may take at most; one number for all rows.
     """
 
-    def __init__(self, model: Any, cache: Any, deepest: int) -> None:
+    def __init__(self, model: Any, cache: Any, ceilings: int | Sequence[int]) -> None:
         self._model = model
         self._cache = cache
-        self._deepest = deepest
+        rows = [ceilings] if isinstance(ceilings, int) else list(ceilings)
+        self._deepest = deepest = max(rows)
+        # Layer before which rows leave for good -> rows that go on.
+        self._going_on = {
+            index: [row for row, ceiling in enumerate(rows) if ceiling > index] for index in {*rows} - {deepest}
+        }
         # Steps since the last one that went deepest: hidden states they left with, and their rotary cos and sin.
         self._left: list[tuple[Any, Any, Any]] = []
         # Layer -> how many of those its cache holds.
@@ -156,7 +202,7 @@ class ExitRun:
             ids: tokens, shape (n_rows, n_tokens).
             mask: 1 for tokens, 0 for padding, of this and all earlier steps, shape (n_rows, n_so_far).
             positions: of the tokens, shape (n_rows, n_tokens).
-            layer: how many layers the step goes through, 1 to `deepest`.
+            layer: how many layers the step goes through, 1 to the highest ceiling; each row to its own at most.
             n_kept: positions from the end whose logits are wanted.
 
         Returns:
@@ -176,18 +222,25 @@ class ExitRun:
             position_ids=positions,
         )
         rotary = body.rotary_emb(hidden, position_ids=positions)
+        whole, rows, seen = hidden, _Rows(None), (causal, rotary, positions)
         for index, block in enumerate(body.layers[:layer]):
+            if index in self._going_on:
+                whole, rows = rows.put(hidden, whole), _Rows(self._going_on[index])
+                hidden = rows.of(whole)
+                seen = (rows.of(causal), (rows.of(rotary[0]), rows.of(rotary[1])), rows.of(positions))
+                self._shared.clear()
             if self._held[index] < len(self._left):
-                hidden = self._catch_up(index, block, hidden, causal, rotary)
+                hidden = self._catch_up(index, block, hidden, rows, *seen[:2])
                 continue
             hidden = block(
                 hidden,
-                attention_mask=causal,
-                position_embeddings=rotary,
-                position_ids=positions,
+                attention_mask=seen[0],
+                position_embeddings=seen[1],
+                position_ids=seen[2],
                 past_key_values=self._cache,
                 use_cache=True,
             )
+        hidden = rows.put(hidden, whole)
         self._shared.clear()
         if layer == self._deepest:
             self._left.clear()
@@ -197,7 +250,9 @@ class ExitRun:
             self._held[:layer] = [len(self._left)] * layer
         return self._model.lm_head(body.norm(hidden)[:, -n_kept:])
 
-    def _catch_up(self, index: int, block: Any, hidden: Any, causal: Any, rotary: tuple[Any, Any]) -> Any:
+    def _catch_up(
+        self, index: int, block: Any, hidden: Any, rows: "_Rows", causal: Any, rotary: tuple[Any, Any]
+    ) -> Any:
         """What a layer makes of this step, after it was given the keys and values of the steps that left before it.
 
         The library's layer, but for one thing: the states of those steps go through the norm and the projections of
@@ -207,7 +262,7 @@ class ExitRun:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
         from transformers.models.llama.modeling_llama import eager_attention_forward, rotate_half
 
-        missing, cos, sin = self._missing(self._held[index], rotary)
+        missing, cos, sin = self._missing(self._held[index], rows, rotary)
         n_now, attention = hidden.shape[1], block.self_attn
         normed = block.input_layernorm(torch.cat([missing, hidden], dim=1))
         shape = (*normed.shape[:2], -1, attention.head_dim)
@@ -222,7 +277,7 @@ class ExitRun:
         hidden = hidden + attention.o_proj(mixed.reshape(len(hidden), n_now, -1))
         return hidden + block.mlp(block.post_attention_layernorm(hidden))
 
-    def _missing(self, first: int, rotary: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+    def _missing(self, first: int, rows: "_Rows", rotary: tuple[Any, Any]) -> tuple[Any, Any, Any]:
         """States that the steps from `first` on left with, and rotary cos and sin of those steps and of this one.
 
         Layers that lack the same steps share them.
@@ -230,13 +285,35 @@ class ExitRun:
         import torch
 
         if first not in self._shared:
-            states, cos, sin = zip(*self._left[first:], strict=True)
+            left = [[rows.of(each) for each in step] for step in self._left[first:]]
+            states, cos, sin = zip(*left, strict=True)
             self._shared[first] = (
                 torch.cat(states, dim=1),
                 torch.cat([*cos, rotary[0]], dim=1).unsqueeze(1),
                 torch.cat([*sin, rotary[1]], dim=1).unsqueeze(1),
             )
         return self._shared[first]
+
+
+class _Rows:
+    """Some rows of a batch; None: all of them, which costs nothing."""
+
+    def __init__(self, numbers: list[int] | None) -> None:
+        self._numbers = numbers
+
+    def of(self, tensor: Any) -> Any:
+        """These rows of a tensor (n_rows, ...); one that is the same for all rows, or None, as it is."""
+        if self._numbers is None or tensor is None or tensor.shape[0] == 1:
+            return tensor
+        return tensor[self._numbers]
+
+    def put(self, part: Any, whole: Any) -> Any:
+        """The whole with these rows replaced; a new tensor, as the old one may be kept."""
+        if self._numbers is None:
+            return part
+        replaced = whole.clone()
+        replaced[self._numbers] = part
+        return replaced
 
 
 @dataclass
@@ -260,14 +337,13 @@ class BatchExit:
     Args:
         model: `LlamaForCausalLM`.
         cache: empty.
-        rule: for each row.
-        n_rows: of the batch.
+        rules: one for each row; a row goes no deeper than its own rule allows, whatever the others need.
     """
 
-    def __init__(self, model: Any, cache: Any, rule: ExitRule, n_rows: int) -> None:
-        self._rule = rule
-        self._run = ExitRun(model, cache, rule.deepest)
-        self.rows = [RowExit(rule.deepest) for _ in range(n_rows)]
+    def __init__(self, model: Any, cache: Any, rules: Sequence[ExitRule]) -> None:
+        self._rules = rules
+        self._run = ExitRun(model, cache, [rule.deepest for rule in rules])
+        self.rows = [RowExit(rule.deepest) for rule in rules]
 
     def logits(self, ids: Any, mask: Any, positions: Any, live: list[bool]) -> Any:
         """Logits of a step's last position, and notes on the rows.
@@ -287,7 +363,7 @@ class BatchExit:
         layer = max(row.wanted for row, is_live in zip(self.rows, live, strict=True) if is_live)
         logits = self._run.logits(ids, mask, positions, layer)[:, -1]
         entropies = entropy_nats(logits).tolist()
-        for row, entropy, is_live in zip(self.rows, entropies, live, strict=True):
+        for row, rule, entropy, is_live in zip(self.rows, self._rules, entropies, live, strict=True):
             if is_live:
                 if math.isnan(entropy):
                     raise EngineError(
@@ -295,7 +371,7 @@ class BatchExit:
                         "the weights.",
                         exit_layer=layer,
                     )
-                row.layers.append(layer)
+                row.layers.append(min(layer, rule.deepest))
                 row.entropies_nats.append(entropy)
-                row.wanted = self._rule.next_layer(row.wanted, entropy)
+                row.wanted = rule.next_layer(row.wanted, entropy)
         return logits

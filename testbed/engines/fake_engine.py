@@ -14,7 +14,7 @@ from contract.trial_spec import ModelSpec
 from contract.units import canonical_json, sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest, RequestSource
-from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, prompt_too_long
+from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, check_no_exit, prompt_too_long
 from testbed.options import PartOptions, parse_options
 
 _EXIT_STATUS = 17
@@ -90,6 +90,7 @@ class FakeEngine:
     ) -> list[Completion]:
         """See `Engine`."""
         check_concurrency(concurrency, self._max_concurrency)
+        check_no_exit(requests, self.name)
         planned = self._plan(requests, concurrency)
         for index in sorted(range(len(planned)), key=lambda i: (planned[i].finished_ns, i)):
             done = planned[index]
@@ -112,6 +113,7 @@ class FakeEngine:
         on_completion: Callable[[Completion], None],
     ) -> None:
         """See `ContinuousEngine`. Each request makes its tokens at the engine's speed, whatever the others do."""
+        check_no_exit(requests, self.name)
         token_ns = round(1e9 / self._options.tokens_per_s) if self._options.tokens_per_s else 0
         for request in requests:
             self._answer(request, 0, token_ns)  # refuses what does not fit, before anything is taken

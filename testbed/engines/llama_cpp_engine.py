@@ -16,6 +16,7 @@ from testbed.engines.base import Completion, GenerationRequest
 from testbed.engines.checks import (
     answer_cut_short,
     check_concurrency,
+    check_no_exit,
     prompt_too_long,
 )
 from testbed.engines.llama_cpp_log import caught_log, read_load_log
@@ -153,6 +154,7 @@ class LlamaCppEngine:
     ) -> list[Completion]:
         """See `Engine`. One waiting thread for each request in flight; this thread only collects."""
         check_concurrency(concurrency, self._max_concurrency)
+        check_no_exit(requests, self.name)
         outcomes: queue.SimpleQueue[tuple[int, Completion | JouleBedError]] = queue.SimpleQueue()
         stopping = threading.Event()
         numbered = iter(enumerate(requests))

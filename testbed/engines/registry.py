@@ -12,6 +12,7 @@ ENGINES: Registry[Engine] = Registry(
             "testbed.engines.transformers_engine:TransformersEngine", extra="transformers", module="transformers"
         ),
         "simulated": Entry("testbed.engines.simulated_engine:SimulatedEngine"),
+        "simulated_orin": Entry("testbed.engines.simulated_orin_engine:SimulatedOrinEngine"),
         "fake": Entry("testbed.engines.fake_engine:FakeEngine"),
     },
 )

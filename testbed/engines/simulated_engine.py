@@ -11,7 +11,7 @@ from contract.trial_spec import DomainName, ModelSpec
 from contract.units import sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, prompt_too_long
+from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, check_no_exit, prompt_too_long
 from testbed.options import PartOptions, parse_options
 from testbed.simulation.service_table import ServiceTable
 from testbed.simulation.simulated_machine import SimulatedMachine
@@ -119,6 +119,7 @@ class SimulatedEngine:
     ) -> list[Completion]:
         """See `Engine`. The table knows whole batches only: a completion has an end, and no time for each token."""
         check_concurrency(concurrency, self._max_concurrency)
+        check_no_exit(requests, self.name)
         planned = [self._answer(request) for request in requests]
         clock, done = self.machine.clock, []
         for first in range(0, len(planned), concurrency):

@@ -20,8 +20,9 @@ from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest
 from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
-from testbed.engines.early_exit import BatchExit, ExitRule, RowExit, exit_rule
+from testbed.engines.early_exit import BatchExit, ExitRule, RowExit, exit_rule, request_rule
 from testbed.engines.model_source import check_model, find_model
+from testbed.engines.pruning import CALIBRATION, Pruned, prune
 from testbed.engines.token_choice import TokenChooser
 from testbed.engines.transformers_settings import TransformersOptions, read_back
 from testbed.engines.weights_cache import cache_root, require_unpacker, unpacked_gguf, weights_revision
@@ -109,6 +110,7 @@ class TransformersEngine:
                 model=model.name,
             )
         try:
+            pruned = self._prune()
             self._exit_rule = self._find_exit_rule()
         except (InvalidOptionError, ModelLoadError):
             self.close()
@@ -134,7 +136,7 @@ class TransformersEngine:
             model_revision=revision,
             max_model_len=self._max_model_len,
             load_s=(time.monotonic_ns() - start_ns) / 1e9,
-            settings=read_back(self._model, self._options, weights, self._exit_rule),
+            settings=read_back(self._model, self._options, weights, self._exit_rule, pruned),
         )
 
     def generate(
@@ -147,6 +149,8 @@ class TransformersEngine:
         """See `Engine`. All prompts are rendered and checked before the first batch."""
         check_concurrency(concurrency, self._max_concurrency)
         rows = [self._render(index, request) for index, request in enumerate(requests)]
+        for request in requests:
+            request_rule(self._model, request, self._exit_rule)
         done: dict[int, Completion] = {}
         for begin in range(0, len(rows), concurrency):
             for row in self._answer(rows[begin : begin + concurrency]):
@@ -178,6 +182,18 @@ class TransformersEngine:
                 f"pip install {' '.join(missing)}",
                 packages=missing,
             )
+
+    def _prune(self) -> Pruned | None:
+        options = self._options
+        if options.prune is None or options.sparsity is None:
+            return None
+        return prune(
+            self._model,
+            options.prune,
+            options.sparsity,
+            layer_rule=options.prune_rule or "deep",
+            calibration_ids=[self._tokenizer(text)["input_ids"] for text in CALIBRATION],
+        )
 
     def _find_exit_rule(self) -> ExitRule | None:
         options = self._options
@@ -263,7 +279,10 @@ class TransformersEngine:
         )
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = self._new_cache(rows, width)
-        early = None if self._exit_rule is None else BatchExit(self._model, cache, self._exit_rule, len(rows))
+        early = None
+        if self._exit_rule is not None or any(row.request.exit_layer is not None for row in rows):
+            rules = [request_rule(self._model, row.request, self._exit_rule) for row in rows]
+            early = BatchExit(self._model, cache, rules)
         for index, row in enumerate(rows):
             row.submitted_ns = submitted_ns
             row.early = early.rows[index] if early else None

@@ -6,7 +6,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from testbed.engines.base import NOT_TAKEN
 from testbed.engines.early_exit import ExitRule
+from testbed.engines.pruning import LayerRule, Pruned, PruneMethod
 from testbed.options import PartOptions
 
 
@@ -34,6 +36,13 @@ class TransformersOptions(PartOptions):
     """Nats above `exit_entropy` from which the next token goes through `exit_layer` layers again; None: 0."""
     exit_min_layer: int | None = Field(default=None, gt=0)
     """Layers of a sure token; given together with `exit_entropy`."""
+    prune: PruneMethod | None = None
+    """`magnitude` sets the smallest weights of each matrix to zero, `layers` drops whole layers; None: neither. Llama
+    models only, as all of these: see `pruning`."""
+    sparsity: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the weights, or of the layers, that goes; given together with `prune`."""
+    prune_rule: LayerRule | None = None
+    """Which layers go: `deep` (None is the same), `angular` or `even`."""
 
     @model_validator(mode="after")
     def _exit_is_whole(self) -> Self:
@@ -43,9 +52,21 @@ class TransformersOptions(PartOptions):
             raise ValueError("exit_hysteresis belongs to exit_entropy: give both, or neither")
         return self
 
+    @model_validator(mode="after")
+    def _pruning_is_whole(self) -> Self:
+        if (self.prune is None) != (self.sparsity is None):
+            raise ValueError("give prune and sparsity together, or neither")
+        if self.prune_rule is not None and self.prune != "layers":
+            raise ValueError("prune_rule says which layers go: it belongs to prune 'layers'")
+        if self.prune == "magnitude" and self.quantization is not None:
+            raise ValueError(
+                "prune 'magnitude' sets weights to zero, and quantization holds them as codes: leave one out"
+            )
+        return self
+
 
 def read_back(
-    model: Any, options: TransformersOptions, weights: str, rule: ExitRule | None = None
+    model: Any, options: TransformersOptions, weights: str, rule: ExitRule | None = None, pruned: Pruned | None = None
 ) -> dict[str, JsonValue]:
     """Settings of a loaded model, from the model itself.
 
@@ -54,6 +75,7 @@ def read_back(
         options: where the model cannot tell: the cache is made per batch.
         weights: where they came from, in words.
         rule: of early exit, where there is one.
+        pruned: what pruning did, where it was asked for.
     """
     import torch
 
@@ -68,7 +90,12 @@ def read_back(
         "threads": torch.get_num_threads(),
         "n_layers": model.config.num_hidden_layers,
         **({} if rule is None else {"early_exit": asdict(rule)}),
+        **({} if pruned is None else {"pruning": _told(pruned), NOT_TAKEN: {**pruned.not_taken()}}),
         "batching": "static",
         "torch": metadata.version("torch"),
         "weights": weights,
     }
+
+
+def _told(pruned: Pruned) -> dict[str, JsonValue]:
+    return {**asdict(pruned), "layers_left": list(pruned.layers_left)}

@@ -19,6 +19,7 @@ from testbed.engines.base import Completion, GenerationRequest, RequestSource
 from testbed.engines.checks import (
     answer_cut_short,
     check_concurrency,
+    check_no_exit,
     prompt_too_long,
 )
 from testbed.engines.model_source import ModelFiles, check_model, find_model
@@ -114,6 +115,7 @@ class VllmEngine:
     ) -> list[Completion]:
         """See `Engine`. All prompts are rendered and checked before the first is sent."""
         check_concurrency(concurrency, self._max_concurrency)
+        check_no_exit(requests, self.name)
         waiting = deque(self._render(index, request) for index, request in enumerate(requests))
         # A warm engine would otherwise answer a repetition out of the keys and values of the one before.
         self._llm.reset_prefix_cache()
@@ -142,6 +144,7 @@ class VllmEngine:
         on_completion: Callable[[Completion], None],
     ) -> None:
         """See `ContinuousEngine`. Requests join vLLM's running batch between two of its steps."""
+        check_no_exit(requests, self.name)
         rendered = [self._render(index, request) for index, request in enumerate(requests)]
         self._llm.reset_prefix_cache()
         call = next(self._call_ids)

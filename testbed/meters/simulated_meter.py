@@ -1,15 +1,16 @@
 """The power of a simulated device, from what it did: nothing is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from contract.errors import MeterUnavailableError
 from contract.trial_result import EnergyMethod
 from energy.trace import Trace
+from testbed.clock import Clock
 from testbed.meters.base import MeterProbe, MeterReport
-from testbed.simulation.simulated_machine import SimulatedMachine
 
 _Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -17,8 +18,42 @@ _MOST_SAMPLES = 50
 """Within one sampling period."""
 
 
+class PoweredMachine(Protocol):
+    """A simulated machine that keeps what power was drawn when."""
+
+    @property
+    def clock(self) -> Clock:
+        """On which it spends time."""
+        ...
+
+    @property
+    def power_w(self) -> float:
+        """Now."""
+        ...
+
+    @property
+    def idle_power_w(self) -> float:
+        """While nothing is served."""
+        ...
+
+    @property
+    def changes(self) -> Sequence[tuple[int, float]]:
+        """(monotonic nanoseconds, watts from then on), in order."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where its figures come from, in words."""
+        ...
+
+    @property
+    def source_sha256(self) -> str:
+        """Of these."""
+        ...
+
+
 class SimulatedMeter:
-    """See `Meter`. Goes with the engine `simulated`, and with no other.
+    """See `Meter`. Goes with the engines `simulated` and `simulated_orin`, and with no other.
 
     Delivers a counter of joules that is exact at every change of power, so that no figure depends on the period.
 
@@ -31,23 +66,23 @@ class SimulatedMeter:
 
     def __init__(self, *, period_s: float = 0.2) -> None:
         self._period_s = period_s
-        self._machine: SimulatedMachine | None = None
+        self._machine: PoweredMachine | None = None
         self._start_ns: int | None = None
         self._report: MeterReport | None = None
 
-    def connect(self, machine: SimulatedMachine) -> None:
+    def connect(self, machine: PoweredMachine) -> None:
         """Whose power it tells."""
         self._machine = machine
 
     def probe(self) -> MeterProbe:
         """See `Meter`: it is always there, for the engine `simulated`."""
-        return MeterProbe(True, "simulated: the power of the engine 'simulated', not measured", (self.domain,))
+        return MeterProbe(True, "simulated: the power of a simulated engine, not measured", (self.domain,))
 
     def start(self, out_dir: Path) -> None:
         """See `Meter`."""
         if self._machine is None:
             raise MeterUnavailableError(
-                "The meter 'simulated' tells the power of the engine 'simulated', and this trial has another engine. "
+                "The meter 'simulated' tells the power of a simulated engine, and this trial has another engine. "
                 "Choose another meter, such as auto.",
                 meter=self.name,
             )
@@ -64,7 +99,7 @@ class SimulatedMeter:
         if self._report is not None or machine is None or start_ns is None:
             return self._report or MeterReport((), None)
         end_ns = machine.clock.monotonic_ns()
-        note = f"simulated, not measured: powers of the table {machine.table.source}"
+        note = f"simulated, not measured: powers of the table {machine.source}"
         time_s, energy_j = self._counter(machine, start_ns, end_ns)
         trace = Trace(self.domain, "gpu", "counter", EnergyMethod.ESTIMATE, self.name, time_s, energy_j, note=note)
         self._report = MeterReport(
@@ -75,17 +110,17 @@ class SimulatedMeter:
         )
         return self._report
 
-    def settings(self, machine: SimulatedMachine) -> Mapping[str, str | float | int | None]:
+    def settings(self, machine: PoweredMachine) -> Mapping[str, str | float | int | None]:
         """What the figures rest on."""
         return {
             "period_s": self._period_s,
-            "table": machine.table.source,
-            "table_sha256": machine.table.sha256,
+            "table": machine.source,
+            "table_sha256": machine.source_sha256,
             "idle_power_w": machine.idle_power_w,
         }
 
     def _counter(
-        self, machine: SimulatedMachine, start_ns: int, end_ns: int
+        self, machine: PoweredMachine, start_ns: int, end_ns: int
     ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
         """Times and joules, at every change of power and in the sampling rhythm between."""
         changes_ns = np.array([at_ns for at_ns, _ in machine.changes], dtype=np.int64)

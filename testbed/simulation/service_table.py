@@ -34,17 +34,19 @@ class ServiceTable:
     """Latency and power by clock and batch size, without holes.
 
     Attributes:
-        clock_mhz: (C,), rising, at least two.
+        clock_mhz: (C,), rising, at least two; one where the clock is left alone.
         batch_sizes: (B,), every size 1 to B.
         latency_s: (C, B), from the start of a batch to its end; every request of it ends then.
         power_w: (C, B), mean over the batch.
         source: where the figures come from, such as a file's name.
         n_input_tokens: prompt tokens of each request; None: not known, or mixed.
         n_output_tokens: generated tokens of each request; None: not known, or mixed.
+        is_clock_left_alone: one clock is what was meant: of a device whose clock nobody sets, for policies that choose
+            batches alone. Else one clock is refused, as there would be nothing to choose.
 
     Raises:
-        ServiceTableError: shapes that do not fit, one clock only, a batch size left out, a figure that is not finite
-            and above 0.
+        ServiceTableError: shapes that do not fit, one clock where several were meant, a batch size left out, a figure
+            that is not finite and above 0.
     """
 
     clock_mhz: Floats
@@ -54,6 +56,7 @@ class ServiceTable:
     source: str
     n_input_tokens: int | None = None
     n_output_tokens: int | None = None
+    is_clock_left_alone: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("clock_mhz", float), ("batch_sizes", np.int64), ("latency_s", float), ("power_w", float)):
@@ -61,7 +64,7 @@ class ServiceTable:
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         n_clocks, n_batches = self.clock_mhz.size, self.batch_sizes.size
-        if n_clocks < 2:
+        if n_clocks < (1 if self.is_clock_left_alone else 2):
             raise ServiceTableError(
                 f"{self.source}: {n_clocks} clock(s); there is nothing to choose between. Profile two clocks at least."
             )
@@ -155,7 +158,11 @@ class ServiceTable:
 
 
 def read_service_table(
-    path: Path, n_input_tokens: int | None = None, n_output_tokens: int | None = None
+    path: Path,
+    n_input_tokens: int | None = None,
+    n_output_tokens: int | None = None,
+    *,
+    is_clock_left_alone: bool = False,
 ) -> ServiceTable:
     """Read a table of `gpu_frequency_mhz,batch_size,latency_s,power_w[,input_len,output_len]`, rows in any order.
 
@@ -163,6 +170,7 @@ def read_service_table(
         path: a CSV file; every clock with every batch size 1 to the largest, once.
         n_input_tokens: which prompt length to take, of a table with several.
         n_output_tokens: which output length to take, of a table with several.
+        is_clock_left_alone: one clock will do, see `ServiceTable`.
 
     Raises:
         ServiceTableError: the file cannot be read, a column is missing or unknown, a line is cut off, a figure is no
@@ -205,6 +213,7 @@ def read_service_table(
         source=name,
         n_input_tokens=rows[0].lengths[0] if rows[0].lengths else n_input_tokens,
         n_output_tokens=rows[0].lengths[1] if rows[0].lengths else n_output_tokens,
+        is_clock_left_alone=is_clock_left_alone,
     )
 
 

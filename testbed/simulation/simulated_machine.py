@@ -39,6 +39,16 @@ class SimulatedMachine:
         self.changes: list[tuple[int, float]] = [(clock.monotonic_ns(), idle_power_w)]
         """(monotonic nanoseconds, watts from then on), in order."""
 
+    @property
+    def source(self) -> str:
+        """Where its figures come from, in words."""
+        return self.table.source
+
+    @property
+    def source_sha256(self) -> str:
+        """Of the table."""
+        return self.table.sha256
+
     def serve(self, n_requests: int) -> None:
         """Serve one batch, to its end."""
         clock_mhz = self._read_clock_mhz()

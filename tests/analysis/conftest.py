@@ -145,6 +145,8 @@ def make_result(
     note: str = "",
     attempt: int = 1,
     hardware: str = "a",
+    exit_layer: float | None = None,
+    entropy_nats: float | None = None,
 ) -> TrialResult:
     """A result whose parts agree with each other."""
 
@@ -194,6 +196,8 @@ def make_result(
             n_requests=n_items,
             n_prompt_tokens=900,
             n_output_tokens=n_output_tokens,
+            exit_layer=exit_layer,
+            entropy_nats=entropy_nats,
             score=TaskScore(
                 n_items=n_items,
                 n_correct=n_correct,

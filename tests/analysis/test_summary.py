@@ -142,6 +142,25 @@ def test_methods_that_differ_are_in_the_cells(write_experiment: Any) -> None:
     assert merged == text  # no --by is all factors
 
 
+def test_early_exit_shows_layers_and_entropy_and_only_then(
+    write_experiment: Any, capsys: pytest.CaptureFixture[str], quickstart: Any
+) -> None:
+    table = write_experiment("exits", {"exit": ["16", "9", "plain"]}, repetitions=2)
+    early = {"16": {"exit_layer": 16.0, "entropy_nats": 2.125}, "9": {"exit_layer": 9.0, "entropy_nats": 0.5}}
+    table.succeed_all(lambda treatment, repetition: early.get(treatment["exit"], {}))
+    for width in (100, 30):
+        text = text_of(table.folder, width)
+        assert "2.125" in text and "entropy" in text and "layers" in text
+        assert "entropy" not in text_of(quickstart.folder, width)
+    rows = load_runs(table.folder).runs.sort("run_id")
+    assert set(rows.filter(rows["exit"] == "9")["entropy_nats"]) == {0.5}
+    assert rows.filter(rows["exit"] == "plain")["exit_layer"].is_null().all()
+    assert main(["runs", str(table.folder), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["exit_layer"] for row in shown["rows"]} == {16.0, 9.0, None}
+    assert [each["unit"] for each in shown["columns"] if each["name"] == "entropy_nats"] == ["nats"]
+
+
 def test_by_averages_over_the_other_factors_and_says_so(quickstart: Any) -> None:
     summary = summarise(load_runs(quickstart.folder), by=["concurrency"])
     assert [row.treatment for row in summary.treatments] == [{"concurrency": 1}, {"concurrency": 4}]

@@ -3,6 +3,16 @@
 from datetime import UTC, datetime
 
 from contract.attempt_state import AttemptState
+from contract.edge import (
+    ChooserSpec,
+    EdgeOverhead,
+    EdgeReport,
+    EdgeSetting,
+    EdgeSpace,
+    EdgeSpec,
+    EdgeStage,
+    RewardScaleSpec,
+)
 from contract.errors import ModelNotFoundError
 from contract.node_info import (
     Capability,
@@ -171,6 +181,81 @@ SERVING_REPORT = ServingReport(
     settings={"arrival_kind": "poisson", "rate_per_s": 0.8, "arrival_seed": 7},
 )
 
+EDGE_SPEC = SPEC.model_copy(
+    update={
+        "devices": [],
+        "actuators": [
+            ActuatorSpec(name="devfreq", domain="gpu:0", setting={"clock_mhz": 1300.5}),
+            ActuatorSpec(name="fan", domain="fan:0", setting={"fan_duty": 1.0}),
+        ],
+        "edge": EdgeSpec(
+            chooser=ChooserSpec(name="learned", file="grpo-0.safetensors", file_sha256="d" * 64),
+            space=EdgeSpace(
+                clocks_mhz=[306.0, 1300.5], prefill_bins=[0, 1], decode_bins=[0, 1], batches=[1, 4], exit_layers=[9, 16]
+            ),
+            n_evaluations=300,
+            n_batches=1000,
+            fan_off_at=200,
+            fan_domain="fan:0",
+            power_domains=["VDD_GPU_SOC", "VDD_CPU_CV"],
+            seed=3,
+            limits={"temp_c": 95.0},
+            weights={"latency": 2.0},
+            scale=RewardScaleSpec(throughput_per_s=(20.0, 1500.0), edp_per_js=(0.1, 40.0)),
+        ),
+    }
+)
+
+_STAGE = EdgeStage(
+    n_batches=300,
+    n_tokens=600000,
+    duration_s=1200.0,
+    throughput_per_s=500.0,
+    energy_j=30000.0,
+    energy_per_token_j=0.05,
+    reward_mean=0.4,
+    hottest_c=94.5,
+    violation_s=5.0,
+    longest_violation_s=2.5,
+    slowest_s=9.5,
+)
+
+EDGE_REPORT = EdgeReport(
+    chooser="grpo",
+    chooser_settings={"seed": 3, "group_size": 10},
+    is_simulated=True,
+    n_evaluations=300,
+    recommended=EdgeSetting(prefill_bin=9, decode_bin=10, batch=31, exit_layer=9),
+    fan_off_at=200,
+    search=_STAGE,
+    fan_on=_STAGE,
+    fan_off=_STAGE,
+    late=_STAGE,
+    temp_limit_c=95.0,
+    expected_reward=0.8,
+    best_reward=0.81,
+    regret=1 - 0.8 / 0.81,
+    n_clock_switches=600,
+    clock_switch_mean_s=0.002,
+    overhead=EdgeOverhead(
+        n_selections=1000,
+        selection_s=0.02,
+        selection_max_s=0.0003,
+        n_samplings=30,
+        sampling_s=0.01,
+        n_updates=30,
+        update_s=0.6,
+        update_max_s=0.05,
+        inference_s=5000.0,
+        time_share=0.000126,
+        energy_j=18.9,
+        inference_energy_j=150000.0,
+        energy_share=0.000126,
+        note="estimate: the processors' energy by choosing's share of the time",
+    ),
+    energy_note="simulated: powers of a model, not measured",
+)
+
 RESULT = TrialResult(
     protocol_version=PROTOCOL_VERSION,
     attempt_id="run_3_repetition_1-a1-0123abcd",
@@ -306,6 +391,7 @@ RESULT = TrialResult(
         throttled_share=0.0,
     ),
     serving=SERVING_REPORT,
+    edge=EDGE_REPORT,
     node=NODE,
     artifacts=[ArtifactRef(name="requests.jsonl", size_bytes=1234, sha256="c" * 64)],
 )
@@ -334,6 +420,7 @@ EXAMPLES = {
         disk_total_bytes=500_000_000_000,
     ),
     "serving_spec": SERVING_SPEC,
+    "edge_spec": EDGE_SPEC,
     "check_request": CheckRequest(specs=[SPEC]),
     "check_report": CheckReport(
         problems=[CheckProblem(run_id=SPEC.run_id, error=ModelNotFoundError("No model there. Download it.").body())]

@@ -1,6 +1,7 @@
 """States, errors and the rules of a spec."""
 
 import itertools
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from contract.errors import (
     error_from_body,
     wire_errors,
 )
-from contract.trial_spec import EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
+from contract.trial_spec import EngineSpec, ModelSpec, SamplingSpec, TrialSpec, WorkloadSpec
 from contract.units import canonical_json, sha256_of
 
 PATH = ["CLAIMED", "SUBMITTED", "LOADING", "BASELINE", "WARMUP", "MEASURING", "COLLECTING"]
@@ -127,3 +128,22 @@ def test_engine_key_ignores_the_task_but_not_what_is_loaded() -> None:
 def test_bad_specs_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         spec(**changes)
+
+
+def test_exit_layers_go_round_and_leave_old_hashes_as_they_were() -> None:
+    sampling = SamplingSpec(exit_layers=(9, 12))
+    assert [sampling.exit_layer_of(index) for index in range(5)] == [9, 12, 9, 12, 9]
+    assert SamplingSpec().exit_layer_of(3) is None
+    early = spec(sampling=sampling)
+    assert early.sha256() != spec().sha256() != spec(sampling=SamplingSpec(exit_layers=(12, 9))).sha256()
+    assert early.engine_key() == spec().engine_key(), "a warm engine serves both"
+    before = spec().model_dump(
+        mode="json", exclude={"devices": True, "serving": True, "edge": True, "sampling": {"exit_layers"}}
+    )
+    assert spec().sha256() == sha256_of(before), "a campaign that was begun before there were any goes on"
+
+
+@pytest.mark.parametrize("layers", [(0,), (-1,), (9, 1.5), "9"])
+def test_layers_that_are_no_counts_are_refused(layers: Any) -> None:
+    with pytest.raises(ValidationError, match="exit_layers"):
+        SamplingSpec(exit_layers=layers)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from control.edge_case import EdgeCase, make_case
+from testbed.edge_control.case import EdgeCase, make_case
 from testbed.simulation.orin import SimulatedOrin
 from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
 from tests.testbed.orin_logs import TRUTH, fan_on_rows, write_log

@@ -92,7 +92,13 @@ def test_holes_and_a_single_clock_are_told(tmp_path: Path, capsys: pytest.Captur
     assert main(["fit", str(one), *out, "--figures", str(tmp_path / "f")]) == 0
     assert "One clock, 900 MHz" in capsys.readouterr().out
     assert main(["fit", str(one), *out, "--table", str(tmp_path / "t.csv")]) == 2
-    assert not (tmp_path / "t.csv").exists()
+    assert "--clock-left-alone" in capsys.readouterr().err and not (tmp_path / "t.csv").exists()
+    assert main(["fit", str(one), *out, "--table", str(tmp_path / "t.csv"), "--clock-left-alone"]) == 0
+    assert read_service_table(tmp_path / "t.csv", is_clock_left_alone=True).max_batch == 8
+    # And as it stands it trains nothing.
+    case = ["--slo-s", "60", "--rate", "0.1", "--out", str(tmp_path / "new")]
+    assert main(["train", str(tmp_path / "t.csv"), *case]) == 2
+    assert "two clocks" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import pytest
 
 from contract.errors import InvalidOptionError, UsageError
-from control.edge_case import N_FEATURES, EdgeCase
 from control.edge_drive import Fixed, Greedy, Likeliest, drive
 from control.edge_search import GovernorRule, best_fixed, grpo_search, random_search, tpe_search
 from control.edge_study import fan_off_study, fan_off_table, search_study, search_table
 from control.edge_training import OnlineConfig, fine_tune, pretrain
-from control.grpo import GrpoConfig, GrpoLearner
+from testbed.edge_control.case import EdgeCase
+from testbed.edge_control.grpo import GrpoLearner
+from testbed.edge_control.grpo_checkpoint import GrpoConfig
+from testbed.edge_control.task import N_FEATURES
 from testbed.simulation.orin_grid import OrinGrid
 from tests.control.edge_double import made_up_grid, small_case
 

@@ -168,7 +168,7 @@ def test_page_beside_a_campaign_ends_with_it_and_may_die_before(
     planned(tmp_path).close()
     monkeypatch.setenv("JOULEBED_DASHBOARD_TOKEN", "token-of-the-process-test")
     told: list[str] = []
-    with DashboardProcess(tmp_path, "http://127.0.0.1:9", "secret-of-the-testbed", told.append) as page:
+    with DashboardProcess(tmp_path, ["http://127.0.0.1:9"], "secret-of-the-testbed", told.append) as page:
         assert told == [f"Dashboard: {page.url}/?token=token-of-the-process-test"]
         process = page._process
         assert process is not None
@@ -184,7 +184,7 @@ def test_page_beside_a_campaign_ends_with_it_and_may_die_before(
 def test_page_that_cannot_start_is_told_and_no_more(tmp_path: Path) -> None:
     told: list[str] = []
     ending = (sys.executable, "-c", "raise SystemExit(2)")
-    with DashboardProcess(tmp_path, "http://127.0.0.1:9", "secret", told.append, command=ending) as page:
+    with DashboardProcess(tmp_path, ["http://127.0.0.1:9"], "secret", told.append, command=ending) as page:
         assert page.url == ""
     assert len(told) == 1
     assert "the campaign goes on without it" in told[0]

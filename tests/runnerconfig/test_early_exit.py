@@ -13,11 +13,13 @@ def test_exits_differ_and_nothing_else() -> None:
     runs = expand(load_config(STUDY)[0], "").runs
     assert len(runs) == 9 * 3 * 3
     by_exit = {str(run.spec.treatment["exit"]): run.spec.engine.options for run in runs}
-    assert {int(name): each["exit_layer"] for name, each in by_exit.items() if name.isdigit()} == {
-        layer: layer for layer in (30, 28, 26, 24, 21, 18, 15)
+    layers = {str(run.spec.treatment["exit"]): run.spec.sampling.exit_layers for run in runs}
+    assert {int(name): each for name, each in layers.items() if name.isdigit()} == {
+        layer: (layer,) for layer in (30, 28, 26, 24, 21, 18, 15)
     }
-    by_token = [each for name, each in by_exit.items() if not name.isdigit()]
-    assert len(by_token) == 2 and all("exit_layer" not in each and each["exit_entropy"] > 0 for each in by_token)
+    by_token = {name: each for name, each in by_exit.items() if not name.isdigit()}
+    assert len(by_token) == 2 and all(each["exit_entropy"] > 0 and not layers[name] for name, each in by_token.items())
+    assert len({run.spec.engine_key() for run in runs if run.spec.sampling.exit_layers}) == 1, "one model for all"
     rest = {
         str({name: value for name, value in options.items() if not name.startswith("exit_")})
         for options in by_exit.values()
@@ -41,4 +43,4 @@ def test_another_model_has_its_own_layers(tmp_path: Path) -> None:
         "class RunnerConfig(Base):\n    layers = (16, 9)\n    rules = {}\n    tasks = ('RTE',)\n    repetitions = 1\n"
     )
     runs = expand(load_config(derived)[0], "").runs
-    assert {run.spec.engine.options["exit_layer"] for run in runs} == {16, 9} and len(runs) == 2
+    assert {run.spec.sampling.exit_layers for run in runs} == {(16,), (9,)} and len(runs) == 2

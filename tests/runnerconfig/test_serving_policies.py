@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import ConfigError
+from contract.errors import ConfigError, InvalidOptionError
+from contract.serving import PolicySpec
 from contract.trial_spec import TrialSpec
 from orchestrator.config_loader import load_config
 from orchestrator.design import expand
+from testbed.policies.base import Decision, Observation
 from testbed.policy_source import build_policy
+from testbed.simulation.service_table import ServiceTableError
 from testbed.table_source import service_table
 
 FOLDER = Path(__file__).parents[2] / "runnerconfig"
@@ -94,3 +97,36 @@ def test_the_small_real_study_sets_no_clock() -> None:
     assert len({spec.engine_key() for spec in specs}) == 1
     for spec in specs:
         assert build_policy(spec, None, {}).name == "capped_batch"
+
+
+def test_a_profile_of_one_clock_serves_policies_that_choose_batches_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["gpu_frequency_mhz,batch_size,input_len,output_len,latency_s,power_w"]
+    rows += [f"2596,{n},64,16,{0.5 + n / 10},10.0" for n in range(1, 9)]
+    (tmp_path / "one.csv").write_text("\n".join(rows) + "\n")
+    study = FOLDER / "serving_profiled_vllm_cpu.py"
+    with pytest.raises(ConfigError, match="JOULEBED_SERVICE_TABLE"):
+        plan(study)
+    monkeypatch.setenv("JOULEBED_SERVICE_TABLE", str(tmp_path / "one.csv"))
+    specs = plan(study)
+    assert len(specs) == 4 * 2 and not any(spec.actuators for spec in specs)
+    assert len({spec.engine_key() for spec in specs}) == 1
+    for spec in specs:
+        assert spec.serving is not None and spec.serving.clock_domain is None
+        table = service_table(spec.serving.policy.table, {}, is_clock_left_alone=True)
+        policy = build_policy(spec, table, {})
+        seen = Observation(waits_s=(0.1, 0.0, 0.0, 0.0, 0.0), clock_mhz=2596.0)
+        choice = policy.decide(seen)
+        assert isinstance(choice, Decision) and choice.clock_mhz == 2596.0 and 1 <= choice.max_batch <= 8
+        other = spec.serving.model_copy(update={"policy": PolicySpec(name="deadline")})
+        with pytest.raises(InvalidOptionError, match=r"has one, 2596 MHz.*batch_only"):
+            build_policy(spec.model_copy(update={"serving": other}), table, {})
+        with pytest.raises(ServiceTableError, match="nothing to choose"):
+            service_table(spec.serving.policy.table, {})
+
+
+def test_the_small_real_profile_is_of_the_engine_that_the_small_real_study_serves_with() -> None:
+    profile, serving = plan(FOLDER / "profile_vllm_cpu.py"), plan(FOLDER / "serving_vllm_cpu.py")
+    assert len(profile) == 4 * 2 * 2
+    assert {spec.engine_key() for spec in profile} == {spec.engine_key() for spec in serving}

@@ -14,7 +14,7 @@ from testbed.actuators.fan_actuator import FanActuator
 from testbed.actuators.nvml_clock_actuator import NvmlClockActuator
 from testbed.actuators.nvml_power_limit_actuator import NvmlPowerLimitActuator
 from testbed.actuators.registry import ACTUATORS
-from testbed.actuators.simulated_actuator import SimulatedActuator
+from testbed.actuators.simulated_actuator import SimulatedActuator, SimulatedFanActuator, SimulatedOrinActuator
 from tests.testbed.actuator_double import SettableGpu, SettableNvml, devfreq, fans, files
 
 
@@ -89,12 +89,36 @@ def simulated(folder: Path) -> Case:
     )
 
 
+def simulated_orin(folder: Path) -> Case:
+    (folder / "gpu:0.json").write_text('{"clock_mhz": 918.0}')
+    return Case(
+        lambda: SimulatedOrinActuator(domain="gpu:0", folder=folder),
+        lambda: files(folder),
+        {"clock_mhz": 1300.5},
+        {"clock_mhz": 306.0},
+        {"clock_mhz": 1005.0},
+    )
+
+
+def simulated_fan(folder: Path) -> Case:
+    (folder / "fan:0.json").write_text('{"fan_duty": 0.5}')
+    return Case(
+        lambda: SimulatedFanActuator(domain="fan:0", folder=folder),
+        lambda: files(folder),
+        {"fan_duty": 1.0},
+        {"fan_duty": 0.0},
+        {"fan_duty": 1.2},
+    )
+
+
 CASES: dict[str, Callable[[Path], Case]] = {
     "nvml_clock": nvml_clock,
     "nvml_power_limit": nvml_power_limit,
     "devfreq": jetson_clock,
     "fan": fan,
     "simulated": simulated,
+    "simulated_orin": simulated_orin,
+    "simulated_fan": simulated_fan,
 }
 
 

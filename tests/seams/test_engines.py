@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -213,6 +214,20 @@ def test_a_model_that_is_there_passes_the_check(case):
     engine = case.build()
     engine.check(case.model())
     engine.close()
+
+
+def test_a_requests_exit_layer_is_taken_or_refused_by_name(loaded):
+    asked = replace(ask("Hello?", request_id="early"), exit_layer=2)
+    if loaded.case.name == "transformers":
+        (done,) = loaded.engine.generate([asked], concurrency=1)
+        assert set(done.token_exit_layer) == {2} and len(done.token_entropy_nats) == done.n_output_tokens
+    else:
+        seen: list[Completion] = []
+        with pytest.raises(InvalidRequestError, match=rf"'early' .* {loaded.case.name}.* knows no early exit"):
+            loaded.engine.generate([ask("Hello?"), asked], concurrency=1, on_completion=seen.append)
+        assert seen == [], "refused before any request begins"
+    # and the engine is still good
+    assert loaded.engine.generate([ask("Hello?")], concurrency=1)[0].n_output_tokens > 0
 
 
 def test_an_unknown_option_is_refused_when_built(case):

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from contract.errors import EngineError, InvalidOptionError, ModelLoadError
-from testbed.engines.early_exit import BatchExit, ExitRule, ExitRun, entropy_nats, exit_rule
+from contract.errors import EngineError, InvalidOptionError, InvalidRequestError, ModelLoadError
+from contract.trial_spec import SamplingSpec
+from testbed.engines.base import GenerationRequest
+from testbed.engines.early_exit import BatchExit, ExitRule, ExitRun, entropy_nats, exit_rule, request_rule
 from testbed.engines.transformers_engine import TransformersEngine
 
 torch = pytest.importorskip("torch")
@@ -154,6 +156,46 @@ def test_a_padded_row_catches_up_as_it_does_alone(model: Any, ids: Any) -> None:
     torch.testing.assert_close(torch.cat(found, dim=1), alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("ceilings", [[2, 6], [4, 1], [6, 3]])
+def test_rows_of_a_batch_leave_at_layers_of_their_own(model: Any, ids: Any, ceilings: list[int], kind: str) -> None:
+    """Each row is the model of its own depth, with padding on the left of one; a layer keeps its own rows only."""
+    n_padding = 3
+    padded = torch.stack([torch.cat([torch.zeros(n_padding, dtype=torch.long), ids[0, :9]]), ids[1]])
+    mask = torch.ones_like(padded)
+    mask[0, :n_padding] = 0
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache, found = new_cache(model, kind), []
+    run = ExitRun(model, cache, ceilings)
+    with torch.inference_mode():
+        for begin, end in ((0, 8), (8, 9), (9, 10), (10, 12)):
+            now = (padded[:, begin:end], mask[:, :end], positions[:, begin:end])
+            found.append(run.logits(*now, max(ceilings), end - begin))
+        alone = [truncated(model, ceilings[0])(input_ids=ids[:1, :9]).logits]
+        alone.append(truncated(model, ceilings[1])(input_ids=ids[1:]).logits)
+    together = torch.cat(found, dim=1)
+    torch.testing.assert_close(together[:1, n_padding:], alone[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1:], alone[1], rtol=1e-4, atol=1e-5)
+    kept = [len(layer.keys) if layer.is_initialized else 0 for layer in cache.layers]
+    assert kept == [sum(k > index for k in ceilings) for index in range(N_LAYERS)]
+
+
+@pytest.mark.parametrize("layers", [[6, 2, 2, 6, 1, 4, 6, 6], [3, 6, 3, 5, 3, 6, 4, 6]])
+def test_a_fixed_row_beside_rows_by_token_changes_neither(model: Any, ids: Any, layers: list[int]) -> None:
+    """Row 0 may go to layer 3 at most, row 1 as deep as the step: each as without a cache at its own depths."""
+    stepped = step_by_step(ExitRun(model, new_cache(model), [3, N_LAYERS]), ids, layers)
+    depths = [layers[0]] * 5 + layers[1:]
+    for row, ceiling in ((0, 3), (1, N_LAYERS)):
+        whole = eagerly_filled(model, ids[row : row + 1], [min(depth, ceiling) for depth in depths])
+        torch.testing.assert_close(stepped[row : row + 1], whole[:, 4:], rtol=1e-4, atol=1e-5)
+
+
+def test_what_rows_left_at_is_noted_of_each(model: Any, ids: Any) -> None:
+    batch = BatchExit(model, new_cache(model), [ExitRule(2, 2), ExitRule(5, 5)])
+    greedy(batch, ids, 4)
+    assert [row.layers for row in batch.rows] == [[2] * 4, [5] * 4]
+
+
 def test_a_step_beyond_the_run_is_refused(model: Any, ids: Any) -> None:
     with pytest.raises(ValueError, match="1 to 4"):
         step_by_step(ExitRun(model, new_cache(model), 4), ids, [5])
@@ -203,7 +245,7 @@ def greedy(batch: BatchExit, ids: Any, n: int, ends: dict[int, int] | None = Non
 
 def test_a_batch_goes_as_deep_as_its_least_sure_row(model: Any, ids: Any) -> None:
     rule = ExitRule(N_LAYERS, 2, entropy_nats=3.6, hysteresis_nats=0.2)
-    batch = BatchExit(model, new_cache(model), rule, 2)
+    batch = BatchExit(model, new_cache(model), [rule] * 2)
     greedy(batch, ids, 12, ends={1: 4})
     first, second = batch.rows
     assert len(first.layers) == len(first.entropies_nats) == 12
@@ -224,7 +266,7 @@ def test_logits_that_are_no_numbers_are_an_error(model: Any, ids: Any) -> None:
     broken.model, broken.config = model.model, model.config
     broken.lm_head = lambda hidden: hidden * torch.nan  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match="dtype"):
-        greedy(BatchExit(broken, new_cache(model), ExitRule(2, 2), 2), ids, 1)
+        greedy(BatchExit(broken, new_cache(model), [ExitRule(2, 2)] * 2), ids, 1)
 
 
 def test_rules_of_options(model: Any) -> None:
@@ -254,6 +296,28 @@ def test_other_architectures_are_refused() -> None:
     other = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ModelLoadError, match="GPT2LMHeadModel"):
         exit_rule(other, exit_layer=1)
+
+
+def asked(exit_layer: int | None) -> GenerationRequest:
+    return GenerationRequest("r7", ({"role": "user", "content": "x"},), SamplingSpec(), 1, exit_layer)
+
+
+def test_a_requests_own_layer_goes_before_the_engines_rule(model: Any) -> None:
+    by_token = ExitRule(6, 2, 1.0)
+    assert request_rule(model, asked(4), by_token) == ExitRule(4, 4)
+    assert request_rule(model, asked(None), by_token) == by_token
+    assert request_rule(model, asked(None), None) == ExitRule(N_LAYERS, N_LAYERS)
+
+
+def test_a_requests_impossible_layer_is_refused_by_name(model: Any) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    for layer in (0, 7):
+        with pytest.raises(InvalidRequestError, match=rf"'r7' .* after {layer} layers, and it has 6"):
+            request_rule(model, asked(layer), None)
+    other = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(InvalidRequestError, match="GPT2LMHeadModel"):
+        request_rule(other, asked(1), None)
 
 
 @pytest.mark.parametrize(

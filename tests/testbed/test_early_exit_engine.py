@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from contract.errors import InvalidOptionError
+from contract.errors import InvalidOptionError, InvalidRequestError
 from contract.trial_spec import ModelSpec, SamplingSpec
-from testbed.engines.base import GenerationRequest
+from testbed.engines.base import Completion, GenerationRequest
 from testbed.engines.early_exit import BatchExit, ExitRule
 from testbed.engines.transformers_engine import TransformersEngine
 
@@ -43,7 +44,7 @@ def test_all_layers_answer_as_the_unmodified_model_bit_by_bit(engine: Transforme
     model = engine._model
     ids = torch.tensor([engine._render(0, QUESTIONS[0]).prompt_ids])
     plain = DynamicCache(config=model.config)
-    batch = BatchExit(model, DynamicCache(config=model.config), ExitRule(30, 30), 1)
+    batch = BatchExit(model, DynamicCache(config=model.config), [ExitRule(30, 30)])
     mask, positions = torch.ones_like(ids), torch.arange(ids.shape[1])[None]
     with torch.inference_mode():
         for _ in range(4):
@@ -63,6 +64,24 @@ def test_every_token_has_its_layer_and_its_entropy(engine: TransformersEngine, c
         assert len(done.token_exit_layer) == len(done.token_entropy_nats) == len(done.token_ns) == 10
         assert done.token_exit_layer[0] == 30 and set(done.token_exit_layer) <= {24, 30}
         assert all(0 <= entropy <= math.log(49152) for entropy in done.token_entropy_nats)
+
+
+def test_requests_of_one_batch_leave_where_each_says(engine: TransformersEngine) -> None:
+    engine._exit_rule = None
+    mixed = [replace(each, exit_layer=layer) for each, layer in zip(QUESTIONS, (24, None), strict=True)]
+    alone = [done for each in mixed for done in engine.generate([each], concurrency=1)]
+    together = engine.generate(mixed, concurrency=2)
+    assert [done.text for done in together] == [done.text for done in alone]
+    assert [done.token_exit_layer for done in together] == [(24,) * 10, (30,) * 10]
+    assert alone[1].token_exit_layer is None, "without early exit in its batch it takes the plain way"
+
+
+def test_a_layer_that_is_not_there_is_refused_before_any_request_begins(engine: TransformersEngine) -> None:
+    answered: list[Completion] = []
+    late = replace(QUESTIONS[1], exit_layer=31)
+    with pytest.raises(InvalidRequestError, match="'1' is to leave the model after 31 layers, and it has 30"):
+        engine.generate([QUESTIONS[0], late], concurrency=1, on_completion=answered.append)
+    assert answered == []
 
 
 def test_more_layers_than_the_model_has_are_refused() -> None:

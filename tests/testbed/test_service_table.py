@@ -191,3 +191,11 @@ def test_the_shared_tables(name: str) -> None:
 def test_the_shared_tables_that_need_a_model_first(name: str, said: str) -> None:
     with pytest.raises(ServiceTableError, match=said):
         read_service_table(A100 / name)
+
+
+def test_one_clock_is_a_table_only_where_that_is_meant(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER, *ROWS[:2])
+    table = read_service_table(path, is_clock_left_alone=True)
+    assert (table.n_clocks, table.max_batch) == (1, 2)
+    with pytest.raises(ServiceTableError, match="nothing to choose"):
+        read_service_table(path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,11 +93,36 @@ class Forgetful(FakeEngine):
         return super().generate(requests, concurrency=concurrency, on_completion=on_completion)[-2::-1]
 
 
+class Shallow(FakeEngine):
+    """Leaves each model where a request asks for it; two tokens a layer apart where it asks for nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: list[list[int | None]] = []
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        concurrency: int,
+        on_completion: Callable[[Completion], None] | None = None,
+    ) -> list[Completion]:
+        layers = [each.exit_layer for each in requests]
+        self.asked.append(layers)
+        plain = [replace(each, exit_layer=None) for each in requests]
+        done = super().generate(plain, concurrency=concurrency, on_completion=on_completion)
+        return [
+            replace(each, token_exit_layer=(k, k + 1), token_entropy_nats=(1.0, 2.0)) if k else each
+            for each, k in zip(done, layers, strict=True)
+        ]
+
+
 def run(
     folder: Path,
     *meters: Meter,
     engine: type[FakeEngine] = FakeEngine,
     options: dict[str, float] | None = None,
+    spec: TrialSpec = SPEC,
     **parts: object,
 ) -> ChildRecord:
     clock = StillClock()
@@ -107,7 +133,7 @@ def run(
         meters=meters,
         thermometer=NoThermometer(),
     )
-    return run_trial(SPEC, replace(built, **parts), folder, clock)  # type: ignore[arg-type]
+    return run_trial(spec, replace(built, **parts), folder, clock)  # type: ignore[arg-type]
 
 
 def requests(folder: Path) -> list[RequestRecord]:
@@ -173,6 +199,26 @@ def test_a_prompt_without_an_answer_is_counted_not_hidden(tmp_path: Path) -> Non
     assert (short.n_planned, short.n_requests) == (4, 3)
     assert [each.answer for each in requests(tmp_path)] == [each.answer for each in kept[:3]]
     assert short.score is not None and short.score.n_items == 3
+
+
+def test_requests_take_the_exit_layers_in_turn_and_the_report_has_their_mean(tmp_path: Path) -> None:
+    sampling = SamplingSpec(max_tokens=10, ignore_eos=True, exit_layers=(4, 8, 12))
+    spec = SPEC.model_copy(update={"sampling": sampling, "warmup_requests": 2})
+    engine = Shallow(clock=StillClock())
+    record = run(tmp_path, spec=spec, engine=lambda **_: engine)  # type: ignore[arg-type]
+    assert engine.asked == [[4, 8], [4, 8, 12, 4]], "warm-up, then the four items"
+    assert [each.token_exit_layer for each in requests(tmp_path)] == [[4, 5], [8, 9], [12, 13], [4, 5]]
+    assert record.workload is not None
+    assert (record.workload.exit_layer, record.workload.entropy_nats) == (7.5, 1.5)
+
+
+def test_without_early_exit_the_report_has_no_mean(tmp_path: Path) -> None:
+    """Nor where some requests do not tell: a mean of the others would not be the run's."""
+    engine = Shallow(clock=StillClock())
+    plain = run(tmp_path, engine=lambda **_: engine)  # type: ignore[arg-type]
+    assert engine.asked == [[None] * 4]
+    assert plain.workload is not None
+    assert plain.workload.exit_layer is plain.workload.entropy_nats is None
 
 
 def test_meters_are_stopped_and_their_samples_kept_when_the_engine_fails(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import InvalidOptionError
-from control.edge_reward import EdgeRewardError
-from control.factored_policy import FactoredPolicy, FactoredSpace
-from control.grpo import Checkpoint, GrpoConfig, GrpoLearner, GrpoUpdate, advantages
+from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate, advantages
+from testbed.edge_control.grpo_checkpoint import Checkpoint, GrpoConfig
+from testbed.edge_control.reward import EdgeRewardError
+from testbed.policies.factored_policy import FactoredPolicy, FactoredSpace
 
 SPACE = FactoredSpace(("clock", "batch"), ((0, 1, 2, 3, 4), (1, 7, 13)))
 STATES = np.array([[1.0, 0.0], [-1.0, 0.5]])

@@ -1,63 +1,29 @@
-"""The problem of edge control: which settings there are, what a batch of them is worth, and what a policy sees.
+"""The problem of edge control on a simulated board, where every setting can be tried without running it.
 
 5,808 settings: 11 prefill clocks, 11 decode clocks, batches of 1, 7, 13, 19, 25, 31, exit after 9 to 16 layers.
 """
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.errors import ConfigError, UsageError
-from control.edge_reward import EdgeLimits, EdgeReward, EdgeWeights, Measured, RewardScale, edp_efficiency
-from control.factored_policy import FactoredSpace
+from testbed.edge_control.reward import EdgeLimits, EdgeReward, EdgeWeights, Measured, RewardScale, edp_efficiency
+from testbed.edge_control.task import HEADS, BatchFigures, EdgeTask, EntropyModel
+from testbed.policies.factored_policy import FactoredSpace
 from testbed.simulation.orin import BatchRun, OrinSetting, Service, SimulatedOrin
 from testbed.simulation.orin_grid import CLOCKS_MHZ, OrinGrid
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-HEADS = ("prefill_bin", "decode_bin", "batch", "exit_layer")
-N_FEATURES = 3
 
-_NOMINAL_C = 65.0
-"""About the mean of the fan-on log, 64.3 deg C: where features are near 0."""
-
-
-@dataclass(frozen=True)
-class EntropyModel:
-    """Entropy of the output by exit layer: an assumption until it is measured (the study's was synthetic, too).
-
-    `entropy = full_nats * exp(growth * (1 - layer / n_layers))`
-
-    Attributes:
-        full_nats: with all layers.
-        growth: per share of layers left out.
-    """
-
-    full_nats: float = 2.0
-    growth: float = 1.5
-
-    def nats(self, exit_layer: Ints, n_layers: int) -> Floats:
-        """Mean entropy of a token.
-
-        Args:
-            exit_layer: (...).
-            n_layers: of the model.
-        """
-        return np.asarray(self.full_nats * np.exp(self.growth * (1 - np.asarray(exit_layer) / n_layers)))
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeCase:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EdgeCase(EdgeTask):
     """A board, what may be set on it, and the reward.
 
     Attributes:
         board: simulated.
-        reward: see there.
-        space: heads as in `HEADS`.
-        entropy: by exit layer.
         temp_noise_c: standard deviation of a steady temperature from run to run; fan on, the thermal fit's error.
 
     Raises:
@@ -65,14 +31,7 @@ class EdgeCase:
     """
 
     board: SimulatedOrin
-    reward: EdgeReward
-    space: FactoredSpace
-    entropy: EntropyModel = field(default_factory=EntropyModel)
     temp_noise_c: float = 1.3
-
-    def __post_init__(self) -> None:
-        if self.space.names != HEADS:
-            raise ConfigError(f"edge case: the heads are {', '.join(HEADS)}; got {', '.join(self.space.names)}.")
 
     def setting(self, choice: Ints) -> OrinSetting:
         """What a choice means.
@@ -114,7 +73,7 @@ class EdgeCase:
         temp_c = self.board.thermal.end_c(service.mean_power_w, is_fan_on)
         if rng is not None:
             temp_c = temp_c + self.temp_noise_c * rng.standard_normal(temp_c.shape)
-        return self.reward(self._measured(service, temp_c, temp_c, self.space.meaning(choices)[..., 3]))
+        return self._reward(service, temp_c, temp_c, self.space.meaning(choices)[..., 3])
 
     def next_reward(self, choices: Ints, temp_c: float, is_fan_on: bool) -> Floats:
         """Reward of one batch from a state, without noise and throttling: what a group is compared by.
@@ -129,7 +88,7 @@ class EdgeCase:
             temp_c, service.mean_power_w, service.latency_s + self.board.gap_s, is_fan_on
         )
         exits = self.space.meaning(choices)[..., 3]
-        return self.reward(self._measured(service, after_c, self._ahead_c(service, temp_c, is_fan_on), exits))
+        return self._reward(service, after_c, self.ahead_c(service.mean_power_w, temp_c, is_fan_on), exits)
 
     def reward_of_run(self, run: BatchRun, exit_layer: int) -> float:
         """Reward of a batch that was run.
@@ -138,39 +97,12 @@ class EdgeCase:
             run: from the board.
             exit_layer: that was set.
         """
-        ahead_c = self._ahead_c(run.service, run.temp_c, run.is_fan_on)
-        return float(self.reward(self._measured(run.service, np.array(run.temp_c), ahead_c, np.array(exit_layer))))
+        ahead_c = self.ahead_c(run.service.mean_power_w, run.temp_c, run.is_fan_on)
+        return float(self._reward(run.service, np.array(run.temp_c), ahead_c, np.array(exit_layer)))
 
-    def features(self, temp_c: float, is_fan_on: bool) -> Floats:
-        """(N_FEATURES,): what a policy sees.
-
-        Args:
-            temp_c: now.
-            is_fan_on: as read back from the fan.
-
-        Raises:
-            UsageError: a temperature that is not a number.
-        """
-        if not math.isfinite(temp_c):
-            raise UsageError("edge case: the temperature is not a number. Look at the sensor; nothing was chosen.")
-        left_c = self.reward.limits.temp_c - temp_c
-        return np.array([1.0 if is_fan_on else -1.0, (temp_c - _NOMINAL_C) / 20, min(max(left_c / 5, -2.0), 2.0)])
-
-    def _ahead_c(self, service: Service, temp_c: float, is_fan_on: bool) -> Floats:
-        thermal, lookahead_s = self.board.thermal, self.reward.limits.lookahead_s
-        return thermal.after_c(temp_c, service.mean_power_w, lookahead_s, is_fan_on)
-
-    def _measured(self, service: Service, temp_c: Floats, ahead_c: Floats, exits: Ints) -> Measured:
-        return Measured(
-            throughput_per_s=service.throughput_per_s,
-            energy_j=service.energy_j,
-            latency_s=service.latency_s,
-            n_tokens=service.n_prompt_tokens + service.n_output_tokens,
-            power_w=service.mean_power_w,
-            temp_c=temp_c,
-            ahead_temp_c=ahead_c,
-            entropy_nats=self.entropy.nats(exits, self.board.exits.n_layers),
-        )
+    def _reward(self, service: Service, temp_c: Floats, ahead_c: Floats | None, exits: Ints) -> Floats:
+        n_tokens = service.n_prompt_tokens + service.n_output_tokens
+        return self.reward_of(BatchFigures(n_tokens, service.latency_s, service.energy_j, temp_c, exits), ahead_c)
 
     def _noisy(self, service: Service, rng: np.random.Generator) -> Service:
         def factor(shape: tuple[int, ...]) -> Floats:
@@ -191,9 +123,12 @@ def make_case(
     *,
     batches: tuple[int, ...] = (1, 7, 13, 19, 25, 31),
     exit_layers: tuple[int, ...] = tuple(range(9, 17)),
+    prefill_bins: tuple[int, ...] = tuple(range(len(CLOCKS_MHZ))),
+    decode_bins: tuple[int, ...] = tuple(range(len(CLOCKS_MHZ))),
     limits: EdgeLimits | None = None,
     weights: EdgeWeights | None = None,
     entropy: EntropyModel | None = None,
+    scale: RewardScale | None = None,
 ) -> EdgeCase:
     """A case whose reward is scaled by the least and most of its own settings.
 
@@ -201,15 +136,17 @@ def make_case(
         board: simulated.
         batches: to choose from.
         exit_layers: to choose from.
+        prefill_bins: to choose from.
+        decode_bins: to choose from.
         limits: None: the study's.
         weights: None: as `EdgeWeights` has them.
         entropy: None: as `EntropyModel` has it.
+        scale: None: of its own settings.
 
     Raises:
         ConfigError: settings that the board does not have all the same throughput.
     """
-    bins = tuple(range(len(CLOCKS_MHZ)))
-    space = FactoredSpace(HEADS, (bins, bins, batches, exit_layers))
+    space = FactoredSpace(HEADS, (prefill_bins, decode_bins, batches, exit_layers))
     weights = weights or EdgeWeights()
     meant = space.meaning(space.all_choices())
     service = board.service(meant[:, 0], meant[:, 1], meant[:, 2].astype(float), meant[:, 3])
@@ -222,9 +159,15 @@ def make_case(
         np.zeros_like(service.energy_j),
     )
     edp, rate = edp_efficiency(seen, weights.edp_per_token), service.throughput_per_s
-    scale = RewardScale((float(rate.min()), float(rate.max())), (float(edp.min()), float(edp.max())))
-    reward = EdgeReward(scale, limits or EdgeLimits(), weights)
-    return EdgeCase(board, reward, space, entropy or EntropyModel())
+    scale = scale or RewardScale((float(rate.min()), float(rate.max())), (float(edp.min()), float(edp.max())))
+    return EdgeCase(
+        board=board,
+        reward=EdgeReward(scale, limits or EdgeLimits(), weights),
+        space=space,
+        n_layers=board.exits.n_layers,
+        thermal=board.thermal,
+        entropy=entropy or EntropyModel(),
+    )
 
 
 def log_rewards(grid: OrinGrid, reward: EdgeReward) -> Floats:

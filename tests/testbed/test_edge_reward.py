@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import ConfigError
-from control.edge_case import log_rewards
-from control.edge_reward import EdgeLimits, EdgeReward, EdgeRewardError, EdgeWeights, Measured, RewardScale
+from testbed.edge_control.case import log_rewards
+from testbed.edge_control.reward import EdgeLimits, EdgeReward, EdgeRewardError, EdgeWeights, Measured, RewardScale
 from testbed.simulation.orin_grid import read_orin_grid
 from tests.testbed.orin_logs import JETSON
 
