@@ -15,6 +15,7 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from contract.errors import ConfigError, JouleBedError
 from contract.log_line import LogFormat, secret_values
+from orchestrator.artifact_uploader import copied_to
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.clients.http_client import HttpClient, read_token
@@ -32,10 +33,11 @@ from orchestrator.log import campaign_log
 from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
 from orchestrator.pool_file import PoolEntry, entries_of
-from orchestrator.pool_member import differences, gather
+from orchestrator.pool_member import Dialled, differences, gather
 from orchestrator.pool_view import PoolScreen
 from orchestrator.preflight import preflight
 from orchestrator.progress_view import ShownView, Tally, make_view
+from orchestrator.ray_pool import ray_testbeds
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
@@ -68,6 +70,8 @@ class RunOptions:
         devices: in place of the configuration's; empty: those.
         wants_dashboard: serve the web page beside the campaign.
         pool: file of testbeds, see `orchestrator.pool_file`; None: those of `testbed_urls`.
+        ray: address of a Ray cluster whose testbeds are driven, in place of all others.
+        artifacts: URL of a store that the files are copied to, in place of the configuration's; None: as it says.
     """
 
     config: Path | None
@@ -83,6 +87,8 @@ class RunOptions:
     devices: tuple[str, ...] = ()
     wants_dashboard: bool = False
     pool: Path | None = None
+    ray: str | None = None
+    artifacts: str | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -98,9 +104,13 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
     if options.pool is not None or len(options.testbed_urls) > 1:
         return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
+    if options.ray is not None:
+        with _unless_refused(folder), ray_testbeds(options.ray, folder, options.local) as testbeds:
+            return _run_pool(options, console, stop, config, plan, testbeds.entries, testbeds.dial)
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
     with ExitStack() as stack:
+        kept = stack.enter_context(_copied(options, config, folder, console))
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
             store = stack.enter_context(_open(folder, plan, locks, create=False))
@@ -154,7 +164,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 cooldown=CooldownWait(
                     config.cooldown, lambda: view.note_node(client.node()).temperatures, sleep=stop.sleep
                 ),
-                artifacts=ArtifactFolder(folder),
+                artifacts=ArtifactFolder(folder, kept),
                 view=view,
                 stop=stop,
                 export=_exporter(store, folder),
@@ -171,20 +181,22 @@ def _run_pool(
     config: RunnerConfig,
     plan: Plan,
     entries: Sequence[PoolEntry],
+    dial: Callable[[PoolEntry], Dialled] | None = None,
 ) -> int:
-    """The same on several testbeds."""
+    """The same on several testbeds; `dial` makes the clients, which are its own to close, where HTTP does not."""
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
     # One reading per file: a thousand testbeds mostly share one.
-    files = {each.token_file or options.token_file for each in entries}
+    files = {each.token_file or options.token_file for each in entries} if dial is None else set()
     tokens = {path: read_token(path) for path in files}
     secrets += tokens.values()
     require_files(len(entries))
     told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with ExitStack() as stack:
+        kept = stack.enter_context(_copied(options, config, folder, console))
 
-        def dial(entry: PoolEntry) -> HttpClient:
+        def dial_http(entry: PoolEntry) -> HttpClient:
             client = HttpClient(entry.url, tokens[entry.token_file or options.token_file])
             stack.callback(client.close)
             return client
@@ -200,7 +212,7 @@ def _run_pool(
         recorder = Recorder(entries[0].url, config.cooldown)
         try:
             with console.status(f"Asking {len(entries)} testbeds whether they can run this plan"):
-                members = gather(entries, plan, dial)
+                members = gather(entries, plan, dial or dial_http)
         except JouleBedError as error:
             if store is not None and not isinstance(error, ConfigError):
                 recorder.note_refusal(store, error)
@@ -214,10 +226,9 @@ def _run_pool(
             if member.info is None:
                 told(f"{member.name} does not answer: the campaign begins without it, and it joins when it answers.")
         if options.wants_dashboard:
-            urls, token = (
-                [each.url for each in entries[:_SHOWN_LIVE]],
-                tokens[entries[0].token_file or options.token_file],
-            )
+            # Those of Ray have no URL that it could listen at.
+            urls = [each.url for each in entries[:_SHOWN_LIVE]] if dial is None else []
+            token = tokens.get(entries[0].token_file or options.token_file, "")
             stack.enter_context(DashboardProcess(folder, urls, token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
         tally = Tally(store.counts(), suspect_codes(store))
@@ -238,6 +249,7 @@ def _run_pool(
                 stop=stop,
                 export=_exporter(store, folder),
                 settings=settings,
+                kept=kept,
             )
             outcome = Pool(parts, members).run()
             ended(outcome)
@@ -252,6 +264,13 @@ def _signals(stop: StopRequest) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _copied(
+    options: RunOptions, config: RunnerConfig, folder: Path, console: Console
+) -> AbstractContextManager[Callable[[Path], None]]:
+    told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return copied_to(options.artifacts or config.artifacts, folder, told, is_quiet=options.local is not None)
 
 
 def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]:
@@ -303,11 +322,17 @@ def _testbed(options: RunOptions, folder: Path) -> Iterator[tuple[str, str]]:
             raise ConfigError("Say where to run: --testbed URL, or --local for a testbed on this machine.")
         yield options.testbed_urls[0], read_token(options.token_file)
         return
+    with _unless_refused(folder), LocalTestbed(folder, options.local) as testbed:
+        yield testbed.url, testbed.token
+
+
+@contextmanager
+def _unless_refused(folder: Path) -> Iterator[None]:
+    """What a testbed of the campaign's own writes into a new folder goes, unless the campaign began."""
     # The uppermost folder that is not there yet is what there is to take away again.
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with LocalTestbed(folder, options.local) as testbed:
-            yield testbed.url, testbed.token
+        yield
     finally:
         if new and not run_table_path(folder).exists():
             shutil.rmtree(new[-1], ignore_errors=True)

@@ -120,9 +120,11 @@ class RayTestbeds:
 
     def _connect(self, stack: ExitStack) -> None:
         options: dict[str, Any] = {"address": self._address}
-        if self._address.partition(":")[0] == LOCAL:
+        if is_local(self._address):
             # Ray tells its makers of every cluster by default: not from here.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # Its 30 s are too few on a small machine that is busy.
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
             # Read when Ray is first loaded. Without a token of its own, it would write one into the home folder.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -176,6 +178,11 @@ class RayTestbeds:
         return (
             ray.remote(TestbedActor).options(**options).remote(place.name, root, self._meter, self._child_env or None)
         )
+
+
+def is_local(address: str) -> bool:
+    """Whether an address asks for a cluster on this machine, which lasts as long as the campaign."""
+    return address.partition(":")[0] == LOCAL
 
 
 def _n_local(address: str) -> int:
