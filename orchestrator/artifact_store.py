@@ -21,6 +21,8 @@ from orchestrator.clients.artifact_file import ArtifactFile, holds
 from orchestrator.durable_file import write_durably
 
 _CHUNK_BYTES = 4 * 1024 * 1024
+_WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf")
+"""Stores where a name may hold slashes as it likes. To make a folder there would make a bucket of a mistyped name."""
 
 
 class ArtifactStoreError(JouleBedError):
@@ -81,6 +83,7 @@ class ArtifactStore:
     def __init__(self, url: str, experiment: str) -> None:
         self.url = f"{checked_url(url)}/{experiment}"
         self._files, self._root = _opened(self.url)
+        self._has_folders = urlsplit(self.url).scheme not in _WITHOUT_FOLDERS
 
     def upload(self, experiment: Path) -> Uploaded:
         """Bring the store to what is under `runs/` here. Idempotent: what is there with its size is left.
@@ -195,7 +198,8 @@ class ArtifactStore:
             f"{path.name} of attempt {path.parent.name} could not be copied to {self.url}",
             "It is safe here, and is copied at the next start of the same command.",
         ):
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if self._has_folders:
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
             # A file that is half there has another size, and is written again.
             self._files.put_file(str(path), target)
         if not self._holds(target, artifact):

@@ -1,6 +1,6 @@
 """The testbeds of a Ray cluster as a pool."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,16 @@ class RayPool:
 
 
 @contextmanager
-def ray_testbeds(address: str, folder: Path, local: LocalOptions | None) -> Iterator[RayPool]:
+def ray_testbeds(
+    address: str, folder: Path, local: LocalOptions | None, tell: Callable[[str], None]
+) -> Iterator[RayPool]:
     """Connect to a cluster for the length of a campaign.
 
     Args:
         address: see `RayTestbeds`.
         folder: the experiment's; testbeds of a cluster that lasts as long as the campaign keep their attempts there.
         local: passed through to such testbeds.
+        tell: shows a line to the person at the terminal.
 
     Raises:
         JouleBedError: see `RayTestbeds`.
@@ -50,4 +53,9 @@ def ray_testbeds(address: str, folder: Path, local: LocalOptions | None) -> Iter
     env = {_SUPERGLUE_VARIABLE: str(options.superglue_dir.resolve())} if options.superglue_dir else {}
     root = folder / DATA if is_local(address) else None
     with RayTestbeds(address, data_root=root, meter=options.meter or "auto", child_env=env) as testbeds:
+        if testbeds.crowded:
+            tell(
+                f"Note: {', '.join(testbeds.crowded)} has several testbeds, and each measures what the others draw "
+                "too. For results that count, offer one per machine."
+            )
         yield RayPool(testbeds.clients)

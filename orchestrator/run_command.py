@@ -105,7 +105,8 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     if options.ray is not None:
-        with _unless_refused(folder), ray_testbeds(options.ray, folder, options.local) as testbeds:
+        told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        with _unless_refused(folder), ray_testbeds(options.ray, folder, options.local, told) as testbeds:
             return _run_pool(options, console, stop, config, plan, testbeds.entries, testbeds.dial)
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import ConfigError, TestbedUnreachableError
+from contract.errors import ConfigError, ProtocolMismatchError, TestbedUnreachableError
+from contract.units import PROTOCOL_VERSION
 from orchestrator.clients.ray_client import RayClient
 from orchestrator.clients.ray_testbeds import RESOURCE, ActorPlace, RayTestbeds, places
 from orchestrator.store.schema import RUN_TABLE
@@ -33,6 +34,8 @@ def planned(table: list[dict[str, str]]) -> list[tuple[str, ...]]:
 
 def n_measuring(run_table: Path) -> int:
     with closing(sqlite3.connect(run_table, timeout=30)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt'").fetchone():
+            return 0
         found = connection.execute("SELECT count(*) FROM attempt WHERE state IN ('LOADING', 'WARMUP', 'MEASURING')")
         return int(found.fetchone()[0])
 
@@ -47,6 +50,8 @@ def test_a_campaign_whose_testbeds_are_killed_in_the_middle_of_trials(cluster: R
     done = command("run", quiet, "--ray", cluster.address, "--results", tmp_path, "--no-progress", timeout=300)
     assert done.returncode == 0, words(done)
     assert len(names_of_testbeds(tmp_path / "quiet" / RUN_TABLE)) == 2  # both took part
+    assert "has several testbeds" in words(done)
+    wait_for(lambda: not cluster.actors())  # what they held is free
 
     killed = write_config(tmp_path, name="killed", repetitions=1, tokens_per_s=20.0)
     program = [sys.executable, "-m", "orchestrator", "run", str(killed), "--ray", cluster.address]
@@ -73,7 +78,7 @@ def test_a_campaign_whose_testbeds_are_killed_in_the_middle_of_trials(cluster: R
     assert planned(rows(tmp_path, "killed")) == planned(rows(tmp_path, "quiet"))
 
 
-def test_what_is_said_where_there_is_no_cluster(tmp_path: Path, cluster: RayCluster) -> None:
+def test_what_is_said_where_there_is_no_cluster(tmp_path: Path) -> None:
     config = write_config(tmp_path, name="nowhere")
     for address, said in (("local:x", "not the address of a Ray cluster"), ("127.0.0.1:1", "No Ray cluster answers")):
         done = command("run", config, "--ray", address, "--results", tmp_path / "results")
@@ -102,10 +107,10 @@ def test_one_place_per_unit_on_machines_that_are_there() -> None:
         ]
     )
     assert found == [
-        ActorPlace("testbed-gpu-1-0", "a", 8.0, 0.0),
-        ActorPlace("testbed-gpu-1-1", "e", 8.0, 0.0),
-        ActorPlace("testbed-gpu-2-0", "b", 16.0, 1.0),
-        ActorPlace("testbed-gpu-2-1", "b", 16.0, 1.0),
+        ActorPlace("gpu-1", "testbed-gpu-1-0", "a", 8.0, 0.0),
+        ActorPlace("gpu-1", "testbed-gpu-1-1", "e", 8.0, 0.0),
+        ActorPlace("gpu-2", "testbed-gpu-2-0", "b", 16.0, 1.0),
+        ActorPlace("gpu-2", "testbed-gpu-2-1", "b", 16.0, 1.0),
     ]
     assert RESOURCE == ray_actor.RESOURCE
 
@@ -121,11 +126,17 @@ def test_where_a_testbed_keeps_its_attempts() -> None:
 
 def test_other_hardware_and_other_versions_are_refused() -> None:
     client = RayClient("testbed-box-0", reach=lambda: None)
-    answer = {"protocol_version": 1, "hostname": "a", "hardware_sha256": "x", "error": None, "body": b"{}"}
+    answer = {
+        "protocol_version": PROTOCOL_VERSION,
+        "hostname": "a",
+        "hardware_sha256": "x",
+        "error": None,
+        "body": b"{}",
+    }
     assert client._body(answer) == b"{}"  # type: ignore[arg-type]
     with pytest.raises(TestbedUnreachableError, match="whose hardware is not that of the machine"):
         client._body({**answer, "hostname": "b", "hardware_sha256": "y"})  # type: ignore[typeddict-item]
-    with pytest.raises(Exception, match="protocol version 999"):
+    with pytest.raises(ProtocolMismatchError, match="protocol version 999"):
         client._body({**answer, "protocol_version": 999})  # type: ignore[typeddict-item]
 
 
