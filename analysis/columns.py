@@ -65,8 +65,10 @@ COLUMNS: dict[str, Column] = {
     "n_abstained": Column("integer", "", "Answers from which no label could be read; they count as wrong."),
     "accuracy": Column("number", "", "n_correct / n_items."),
     "chance_accuracy": Column("number", "", "Expected accuracy of guessing among the task's labels."),
-    "exit_layer": Column("number", "", "Layers that a token went through, mean over output tokens; None: all of them."),
-    "entropy_nats": Column(
+    "mean_exit_layer": Column(
+        "number", "", "Layers that a token went through, mean over output tokens; None without early exit."
+    ),
+    "mean_entropy_nats": Column(
         "number", "nats", "Entropy of the distribution that a token was chosen from, mean over output tokens."
     ),
     "workload_source": Column("text", "", "Where the items came from; a sample says that it is one."),
