@@ -106,6 +106,13 @@ def run(
     pool: Annotated[
         Path | None, typer.Option(metavar="POOL.toml", help="File of testbeds, see docs/pool.md.", show_default=False)
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep the run table in PostgreSQL: postgresql+psycopg://USER@HOST/DATABASE; password in PGPASSWORD.",
+        ),
+    ] = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
     devices: _Devices = None,
@@ -167,6 +174,7 @@ def run(
         devices=tuple(devices or ()),
         wants_dashboard=dashboard,
         pool=pool,
+        database=database,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 
