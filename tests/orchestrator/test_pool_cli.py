@@ -93,6 +93,8 @@ def test_two_testbeds_share_a_campaign(tmp_path: Path, testbeds: tuple[Testbed, 
     assert names == {"box-0", "box-1"}
     code, told = command("run", config, "--pool", pool, "--results", results, "--no-progress")
     assert "nothing was run" in told
+    code, told = command("doctor", "--pool", pool, "--testbed", "http://127.0.0.1:9")
+    assert (code, "testbed box-1" in told, "testbed 127.0.0.1:9 reachable no" in told) == (1, True, True), told
     code, told = command("status", results / "e2e", "--json")
     assert code == 0
     assert {each["testbed"] for each in json.loads(told)["testbeds"]} == {"box-0", "box-1"}
