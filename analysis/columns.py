@@ -32,7 +32,7 @@ COLUMNS: dict[str, Column] = {
     "counted": Column("flag", "", "Whether an accepted, readable result is behind the row."),
     "attempt_id": Column("text", "", "The attempt whose result is shown; of Experiment Runner's, the run."),
     "n_attempts": Column("integer", "", "Executions so far, failed ones included."),
-    "testbed": Column("text", "", "Address of the testbed that ran it."),
+    "testbed": Column("text", "", "The testbed that ran it: its name in the pool, else its hostname."),
     "energy_j": Column("number", "J", "Gross energy of the measured phase: CPU + GPU + DRAM domains, each once."),
     "energy_net_j": Column("number", "J", "The same less idle baseline power x duration; None without a baseline."),
     "cpu_energy_j": Column("number", "J", "CPU packages, measured phase."),
