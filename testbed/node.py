@@ -16,7 +16,7 @@ from contract.errors import (
     StorageError,
     TestbedBusyError,
 )
-from contract.node_info import Capability, CheckReport, NodeInfo
+from contract.node_info import Capability, CheckReport, NodeIdentity, NodeInfo
 from contract.routes import MAX_WAIT_S
 from contract.telemetry import TelemetrySample
 from contract.trial_result import AttemptStatus, TrialResult
@@ -317,6 +317,11 @@ class TestbedNode:
     def software_version(self) -> str:
         """Of this distribution."""
         return self._parts.software_version
+
+    @property
+    def identity(self) -> NodeIdentity:
+        """Of this machine and its software."""
+        return self._parts.identity
 
     @property
     def data_dir(self) -> Path:

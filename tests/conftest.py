@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import ray_cluster
 from tests.postgresql_server import PostgresqlServer, running_postgresql, why_not
+from tests.ray_cluster import RayCluster, running_cluster
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,12 @@ def postgresql() -> Iterator[PostgresqlServer]:
         pytest.skip(reason)
     with running_postgresql() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A real Ray cluster on this machine; skips where Ray is not installed."""
+    if reason := ray_cluster.why_not():
+        pytest.skip(reason)
+    with running_cluster(tmp_path_factory.mktemp("ray")) as running:
+        yield running

@@ -1,5 +1,5 @@
-"""One behaviour, three clients: scripted, in this process, and over HTTP to the real app; both real ones run the
-fake engine in a child process."""
+"""One behaviour, four clients: scripted, in this process, over HTTP to the real app, and a Ray actor in a cluster of
+this machine; the real ones run the fake engine in a child process."""
 
 import socket
 import threading
@@ -27,11 +27,14 @@ from orchestrator.clients.base import TestbedClient as Client
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.clients.http_client import HttpClient
 from orchestrator.clients.local_client import LocalClient
+from orchestrator.clients.ray_client import RayClient
+from orchestrator.clients.ray_testbeds import RayTestbeds
 from testbed.http_api import create_app
 from testbed.node import TestbedNode
+from tests.ray_cluster import RayCluster
 
 TOKEN = "seam-test-token-0123456789"
-KINDS = ["fake", "local", "http"]
+KINDS = ["fake", "local", "http", "ray"]
 
 
 class App:
@@ -65,12 +68,20 @@ def app(node: TestbedNode) -> Iterator[App]:
     app.close()
 
 
+@pytest.fixture(scope="module")
+def ray_client(cluster: RayCluster) -> Iterator[RayClient]:
+    with RayTestbeds(cluster.address, meter="fake") as testbeds:
+        yield testbeds.clients[0]
+
+
 @pytest.fixture(params=KINDS)
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     if request.param == "fake":
         yield FakeClient()
     elif request.param == "local":
         yield LocalClient(request.getfixturevalue("node"))  # the node outlives this client
+    elif request.param == "ray":
+        yield request.getfixturevalue("ray_client")
     else:
         http = HttpClient(request.getfixturevalue("app").url, TOKEN)
         yield http

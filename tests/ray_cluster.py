@@ -1,0 +1,100 @@
+"""A Ray cluster of the tests' own on this machine, in processes of its own: `python -m tests.ray_cluster FOLDER`."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+N_TESTBEDS = 2
+START_S = 180.0
+
+
+def why_not() -> str:
+    """Why no cluster can be started here; empty: one can."""
+    return "" if find_spec("ray") is not None else "Ray is not installed: pip install 'joulebed[ray]'"
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """One that runs.
+
+    Attributes:
+        address: for `--ray`.
+        data: folder where its testbeds keep their attempts.
+        pid: of the process that everything of it descends from.
+    """
+
+    address: str
+    data: Path
+    pid: int
+
+    def actors(self) -> list[psutil.Process]:
+        """Processes of its testbeds."""
+        found = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            try:
+                if "TestbedActor" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[RayCluster]:
+    """A cluster of two CPUs and two testbeds, that ends with the block."""
+    root = Path(__file__).parents[1]
+    # Read by Ray when it is first loaded, here as in the cluster; without it, it would write one into the home folder.
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+    env = {**os.environ, "PYTHONPATH": str(root), "JOULEBED_RAY_DATA": str(folder)}
+    with (folder / "cluster.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_cluster"],
+            env=env,
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address, (folder / "cluster.log").read_text()[-2000:]
+            yield RayCluster(address, folder, process.pid)
+        finally:
+            process.communicate(timeout=START_S)  # its input ends
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 120.0) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not happen"
+        time.sleep(0.1)
+
+
+def main() -> None:
+    import ray
+
+    started = ray.init(
+        num_cpus=2,
+        resources={"joulebed_testbed": N_TESTBEDS},
+        include_dashboard=False,
+        object_store_memory=100 * 1024 * 1024,
+        logging_level="ERROR",
+    )
+    print(started.address_info["gcs_address"], flush=True)
+    sys.stdin.read()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
