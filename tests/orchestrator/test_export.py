@@ -23,7 +23,7 @@ from tests.orchestrator.doubles import plan
 
 DATA = (
     "energy_j,energy_net_j,cpu_energy_j,gpu_energy_j,energy_method,energy_source,duration_s,tokens_per_s,"
-    "n_output_tokens,n_prompt_tokens,accuracy,n_abstained,start_temp_c,idle_temp_c,cooldown_s,thermal_gate,"
+    "n_output_tokens,n_prompt_tokens,accuracy,n_abstained,choosing_s,choosing_energy_j,start_temp_c,idle_temp_c,cooldown_s,thermal_gate,"
     "state,attempt_id,reasons"
 )
 
@@ -86,10 +86,10 @@ def test_the_csv_has_experiment_runners_layout(store: SqlStore, tmp_path: Path) 
     assert lines[0] == f"__run_id,__done,task,ratio,{DATA}"
     assert lines[1].startswith(
         "run_0_repetition_0,DONE,RTE,0.5,35000.5,27000.5,5000.0,30000.5,sampled,energibridge,100.0,120.0,"
-        "12000,9000,0.625,3,38.5,,,,DONE,run_0_repetition_0-a2-"
+        "12000,9000,0.625,3,0.63,18.9,38.5,,,,DONE,run_0_repetition_0-a2-"
     )
     assert lines[2].startswith('run_1_repetition_0,DONE,"a ""quoted"", one",1,35000.5,')
-    assert lines[4] == "run_3_repetition_0,TODO,CB,2" + ", " * 19
+    assert lines[4] == "run_3_repetition_0,TODO,CB,2" + ", " * 21
 
 
 def test_each_state_is_told(store: SqlStore, tmp_path: Path) -> None:
