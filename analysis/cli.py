@@ -259,6 +259,21 @@ def serving(
     serving_command(experiment, out=out, as_json=as_json, include_suspect=include_suspect)
 
 
+@app.command(name="edge-control")
+def edge_control(
+    experiment: Annotated[str, typer.Argument(help=_SOURCE_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for text, CSV and figures.")] = Path("edge_control_report"),
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; writes no files.")] = False,
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Count results that are doubted as well.")
+    ] = False,
+) -> None:
+    """Choosers of clocks, batch and exit: regret, speed, temperature, violations, and what choosing cost."""
+    from analysis.edge_control_command import edge_control_command
+
+    edge_control_command(experiment, out=out, as_json=as_json, include_suspect=include_suspect)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 

@@ -32,7 +32,7 @@ COLUMNS: dict[str, Column] = {
     "counted": Column("flag", "", "Whether an accepted, readable result is behind the row."),
     "attempt_id": Column("text", "", "The attempt whose result is shown; of Experiment Runner's, the run."),
     "n_attempts": Column("integer", "", "Executions so far, failed ones included."),
-    "testbed": Column("text", "", "Address of the testbed that ran it."),
+    "testbed": Column("text", "", "The testbed that ran it: its name in the pool, else its hostname."),
     "energy_j": Column("number", "J", "Gross energy of the measured phase: CPU + GPU + DRAM domains, each once."),
     "energy_net_j": Column("number", "J", "The same less idle baseline power x duration; None without a baseline."),
     "cpu_energy_j": Column("number", "J", "CPU packages, measured phase."),
@@ -65,8 +65,10 @@ COLUMNS: dict[str, Column] = {
     "n_abstained": Column("integer", "", "Answers from which no label could be read; they count as wrong."),
     "accuracy": Column("number", "", "n_correct / n_items."),
     "chance_accuracy": Column("number", "", "Expected accuracy of guessing among the task's labels."),
-    "exit_layer": Column("number", "", "Layers that a token went through, mean over output tokens; None: all of them."),
-    "entropy_nats": Column(
+    "mean_exit_layer": Column(
+        "number", "", "Layers that a token went through, mean over output tokens; None without early exit."
+    ),
+    "mean_entropy_nats": Column(
         "number", "nats", "Entropy of the distribution that a token was chosen from, mean over output tokens."
     ),
     "workload_source": Column("text", "", "Where the items came from; a sample says that it is one."),

@@ -6,7 +6,7 @@ from analysis.experiment import Exclusion, Experiment
 from analysis.experiment_runner import find_run_tables, has_run_folder
 from analysis.load_experiment_runner import load_experiment_runner
 from analysis.load_joulebed import load_joulebed
-from analysis.run_table import RUN_TABLE
+from analysis.run_table import DATABASE, RUN_TABLE
 from contract.errors import UsageError
 
 __all__ = ["Exclusion", "Experiment", "load_runs"]
@@ -48,4 +48,4 @@ def load_runs(path_or_url: Path | str, *, files: Path | None = None) -> Experime
 
 def _holds_joulebed(folder: Path) -> bool:
     """Also where it holds several, so that the message says which."""
-    return (folder / RUN_TABLE).is_file() or any(folder.glob(f"*/{RUN_TABLE}"))
+    return (folder / RUN_TABLE).is_file() or (folder / DATABASE).is_file() or any(folder.glob(f"*/{RUN_TABLE}"))

@@ -17,7 +17,7 @@ from contract.errors import UsageError
 from contract.serving import ServingReport
 from contract.trial_result import EnergyReading, Phase, TrialResult
 
-_WORK = {"n_requests", "n_prompt_tokens", "n_output_tokens", "prompt_sha256", "exit_layer", "entropy_nats"}
+_WORK = {"n_requests", "n_prompt_tokens", "n_output_tokens", "prompt_sha256"}
 
 
 def load_joulebed(path_or_url: Path | str, *, files: Path | None = None, run_id: str | None = None) -> Experiment:
@@ -244,6 +244,7 @@ def _measurements(result: TrialResult) -> Row:
         row |= {"is_steady": result.steady.is_steady, "steady_s": result.steady.waited_s}
     if work is not None:
         row |= work.model_dump(include=_WORK)
+        row |= {"mean_exit_layer": work.exit_layer, "mean_entropy_nats": work.entropy_nats}
         row["workload_source"] = work.source
         if work.score is not None:
             row |= work.score.model_dump(exclude={"chance_p_value"})

@@ -9,6 +9,9 @@ from typing import Any
 from contract.errors import UsageError
 
 RUN_TABLE = "run_table.sqlite"
+DATABASE = "database.url"
+"""In its place in an experiment's folder: the address of a run table in a database server."""
+
 
 TABLES = {
     "experiment": "SELECT name, seed, factors, design, software_version FROM experiment WHERE id = 1",
@@ -97,6 +100,12 @@ def read_run_table(path_or_url: Path | str, *, run_id: str | None = None) -> Run
             source, tables = read_database(path_or_url)
             return _table(source, tables, None)
         path_or_url = path
+    address = Path(path_or_url) / DATABASE
+    if address.is_file():
+        from analysis.database import read_database
+
+        source, tables = read_database(address.read_text(encoding="utf-8").strip())
+        return _table(source, tables, address.parent)
     database = find_run_table(Path(path_or_url))
     try:
         tables = _snapshot(database, run_id)

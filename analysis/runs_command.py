@@ -30,8 +30,8 @@ _SHOWN = (
     "n_output_tokens",
     "start_temp_c",
     "accuracy",
-    "exit_layer",
-    "entropy_nats",
+    "mean_exit_layer",
+    "mean_entropy_nats",
 )
 _SHOWN_METRICS = ("mean_power_w", "energy_per_output_token_j", "energy_per_correct_j", "edp_js")
 _SHOWN_BY_ARGUMENT = ("cost", "carbon_g")

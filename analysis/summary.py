@@ -29,8 +29,8 @@ MEANS = (
     "duration_s",
     "tokens_per_s",
     "n_output_tokens",
-    "exit_layer",
-    "entropy_nats",
+    "mean_exit_layer",
+    "mean_entropy_nats",
     "load_s",
     "start_temp_c",
 )

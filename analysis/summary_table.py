@@ -16,7 +16,7 @@ from analysis.summary import Summary, TreatmentSummary
 NOT_MEASURED = "–"
 _NUMBERS = ("energy_per_output_token_j", "duration_s", "tokens_per_s")
 # Of studies of early exit; a column without a figure only takes room.
-_EXIT_NUMBERS = {"exit_layer": "layers\nper\ntoken", "entropy_nats": "entropy,\nnats"}
+_EXIT_NUMBERS = {"mean_exit_layer": "layers\nper\ntoken", "mean_entropy_nats": "entropy,\nnats"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _print_blocks(summary: Summary, console: Console) -> None:
             f"{duration} s, {rate} tokens/s",
             f"accuracy {accuracy}",
         ]
-        if row.means["exit_layer"].mean is not None:
+        if row.means["mean_exit_layer"].mean is not None:
             layers, entropy = (number(row.means[name].mean) for name in _EXIT_NUMBERS)
             lines.append(f"{layers} layers per token, entropy {entropy} nats")
         for line in lines:

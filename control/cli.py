@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from contract.command_end import exit_code
+from control.edge_app import app as edge_app
 
 app = typer.Typer(
     help="From profiles of a device to models of it, and to policies for serving.",
@@ -197,6 +198,9 @@ def evaluate(
         ablations=named_files(ablation or []),
         as_json=as_json,
     )
+
+
+app.add_typer(edge_app, name="edge")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,13 +27,15 @@ class Found:
     Attributes:
         choice: (heads,); None: nothing was sought.
         n_measurements: used.
-        rewards: that were measured, in order.
+        tried: (n_measurements, heads), in order.
+        rewards: that were measured of these, with their noise.
         updates: of GRPO; empty otherwise.
     """
 
     choice: Ints | None
     n_measurements: int
-    rewards: tuple[float, ...] = ()
+    tried: Ints
+    rewards: Floats
     updates: tuple[GrpoUpdate, ...] = ()
 
 
@@ -45,13 +47,23 @@ def seek(chooser: Chooser, measure: Measure, n_measurements: int) -> Found:
         measure: a setting.
         n_measurements: at most; GRPO takes as many groups as fit.
     """
-    rewards: list[float] = []
-    while len(rewards) < n_measurements:
-        choices = chooser.propose(n_measurements - len(rewards))
+    tried: list[Ints] = []
+    rewards: list[Floats] = []
+    n_left = n_measurements
+    while n_left > 0:
+        choices = chooser.propose(n_left)
         if not len(choices):
             break
         found = measure(choices)
         chooser.learn(choices, found)
-        rewards += found.tolist()
+        tried.append(choices)
+        rewards.append(found)
+        n_left -= len(choices)
     updates = tuple(chooser.updates) if isinstance(chooser, GrpoSeeker) else ()
-    return Found(chooser.recommended(), len(rewards), tuple(rewards), updates)
+    return Found(
+        chooser.recommended(),
+        n_measurements - n_left,
+        np.concatenate(tried) if tried else np.empty((0, 4), dtype=np.int64),
+        np.concatenate(rewards) if rewards else np.empty(0),
+        updates,
+    )

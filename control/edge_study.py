@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from control.edge_calibration import learned_chooser
 from control.edge_drive import Drive, drive
-from control.edge_search import seek
+from control.edge_search import Found, seek
 from control.edge_training import pretrain
 from testbed.edge_control.case import EdgeCase, make_case
-from testbed.edge_control.choosers import GUARD_C, Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
+from testbed.edge_control.choosers import Chooser, Fixed, GovernorRule, Greedy, best_fixed
 from testbed.edge_control.grpo import GrpoLearner
+from testbed.edge_control.grpo_checkpoint import Checkpoint
 from testbed.edge_control.seekers import NOMINAL_C, STATIC_GRPO, GrpoSeeker, RandomSeeker, TpeSeeker
 from testbed.edge_control.task import N_FEATURES
-from testbed.policies.factored_policy import FactoredPolicy
 from testbed.simulation.orin import SimulatedOrin
 from testbed.simulation.orin_grid import OrinGrid
 from testbed.simulation.orin_thermal import ThermalFit, fit_thermal
@@ -46,7 +47,7 @@ class SearchRow:
         setting: recommended: prefill bin, decode bin, batch, exit layer.
         search_s: its own time on this machine, with that of simulated measurements.
         update_s: median time of an update of GRPO; None otherwise.
-        rewards: that were measured, in order, with their noise.
+        best_seen_regrets: after every 10 measurements, the regret of the best that was seen so far.
     """
 
     way: str
@@ -56,7 +57,7 @@ class SearchRow:
     setting: tuple[int, ...]
     search_s: float
     update_s: float | None
-    rewards: list[float]
+    best_seen_regrets: list[float]
 
 
 def search_study(
@@ -107,10 +108,18 @@ def search_study(
             update_s = float(np.median([each.duration_s for each in found.updates])) if found.updates else None
             setting = tuple(int(each) for each in case.space.meaning(found.choice))
             rows.append(
-                SearchRow(way, seed, found.n_measurements, regret, setting, took_s, update_s, list(found.rewards))
+                SearchRow(way, seed, found.n_measurements, regret, setting, took_s, update_s, _regrets(case, found))
             )
             on_done(way, seed)
     return rows
+
+
+def _regrets(case: EdgeCase, found: Found, every: int = 10) -> list[float]:
+    """Noise decides what looks best, and is not in the regret of that."""
+    best_reward = float(case.steady_reward(best_fixed(case)))
+    ends = range(every, found.n_measurements + 1, every)
+    places = [int(found.rewards[:end].argmax()) for end in ends]
+    return [1 - float(each) / best_reward for each in case.steady_reward(found.tried[places])] if places else []
 
 
 @dataclass(frozen=True)
@@ -140,31 +149,29 @@ class FanOffRow:
 
 def fan_off_study(
     case: EdgeCase,
-    policies: Mapping[int, FactoredPolicy],
+    learned: Mapping[int, Checkpoint],
     *,
     n_batches: int = 1500,
     fan_off_at: int = 200,
-    guard_c: float = GUARD_C,
     on_done: Callable[[str, int, Drive], None] = lambda chooser, seed, found: None,
 ) -> list[FanOffRow]:
     """Let all choosers meet a fan that stops.
 
     Args:
         case: the problem.
-        policies: seed of the learning, and of the noise -> what was learned.
+        learned: seed of the learning, and of the noise -> what was learned, calibrated.
         n_batches: of each run.
         fan_off_at: the fan stops then.
-        guard_c: of the learned policies, see `Likeliest`.
         on_done: told of each chooser, seed and drive.
     """
     rows = []
-    for seed, policy in policies.items():
+    for seed, checkpoint in learned.items():
         choosers: dict[str, Chooser] = {
             "best_fixed_fan_on": Fixed(best_fixed(case)),
             "best_fixed_within_limit": Fixed(best_fixed(case, is_fan_on=False, within_limit=True)),
             "governor": GovernorRule(case),
             "greedy_on_model": Greedy(case),
-            "grpo": Likeliest(policy, case, guard_c=guard_c),
+            "grpo": learned_chooser(checkpoint, case),
         }
         for name, chooser in choosers.items():
             found = drive(case, chooser, n_batches, fan_off_at=fan_off_at, seed=seed)

@@ -1,13 +1,15 @@
 """Training for edge control: first from a grid log, then on the simulated board with the fan on and off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
+from control.edge_calibration import calibrate
 from testbed.edge_control.case import EdgeCase, log_rewards
 from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate
 from testbed.edge_control.grpo_checkpoint import Checkpoint, GrpoConfig
@@ -22,6 +24,10 @@ ADAPTIVE_GRPO = GrpoConfig(group_size=32, n_epochs=3, learning_rate=0.002, entro
 """For many states, on the simulated board."""
 
 
+NEAR_C = (-5.0, 1.5)
+"""About the limit."""
+
+
 @dataclass(frozen=True)
 class OnlineConfig:
     """Training on the simulated board.
@@ -32,13 +38,17 @@ class OnlineConfig:
         coldest_c: of the states.
         hottest_c: of them; above the limit, so that a way back is learned.
         fan_off_share: of the states, 0 to 1.
+        near_share: of the states, drawn from `NEAR_C` about the limit: there a tenth of a degree decides.
+        last_rate: the learning rate falls to this part of itself by the last update.
     """
 
-    n_updates: int = 400
+    n_updates: int = 600
     n_states: int = 12
     coldest_c: float = 55.0
     hottest_c: float = 98.0
     fan_off_share: float = 0.6
+    near_share: float = 0.5
+    last_rate: float = 0.1
 
 
 def pretrain(case: EdgeCase, learner: GrpoLearner, grid: OrinGrid, n_updates: int, is_fan_on: bool) -> list[GrpoUpdate]:
@@ -97,8 +107,12 @@ def fine_tune(
     """
     config = config or OnlineConfig()
     updates = []
-    for _ in range(first, config.n_updates if n_updates is None else first + n_updates):
+    for number in range(first, config.n_updates if n_updates is None else first + n_updates):
         temps_c = learner.rng.uniform(config.coldest_c, config.hottest_c, config.n_states)
+        is_near = learner.rng.random(config.n_states) < config.near_share
+        limit_c = case.reward.limits.temp_c
+        near_c = learner.rng.uniform(limit_c + NEAR_C[0], limit_c + NEAR_C[1], config.n_states)
+        temps_c = np.where(is_near, near_c, temps_c)
         fans = learner.rng.random(config.n_states) >= config.fan_off_share
         states = list(zip(temps_c.tolist(), fans.tolist(), strict=True))
         features = np.stack([case.features(temp_c, is_on) for temp_c, is_on in states])
@@ -106,7 +120,8 @@ def fine_tune(
         rewards = np.stack(
             [case.next_reward(group, temp_c, is_on) for group, (temp_c, is_on) in zip(groups, states, strict=True)]
         )
-        updates.append(learner.update(features, groups, rewards))
+        rate = config.last_rate ** (number / config.n_updates)
+        updates.append(learner.update(features, groups, rewards, rate=rate))
     return updates
 
 
@@ -121,7 +136,7 @@ def train(
     checkpoint_every: int = 50,
     on_update: Callable[[int, int], None] = lambda done, of: None,
 ) -> Checkpoint:
-    """Learn from the log, then on the simulated board; what a checkpoint has done is not done again.
+    """Learn from the log, then on the simulated board, and calibrate; what a checkpoint has done is not done again.
 
     Args:
         case: the problem.
@@ -139,7 +154,7 @@ def train(
     online = online or OnlineConfig()
     if path.exists():
         learner = GrpoLearner.resume(path, case.space)
-        metrics = dict(Checkpoint.load(path, case.space).metrics)
+        metrics: dict[str, Any] = dict(Checkpoint.load(path, case.space).metrics)
     else:
         learner = GrpoLearner(case.space, N_FEATURES, config)
         logged = pretrain(case, learner, log, n_pretraining, is_fan_on=True) if n_pretraining else []
@@ -151,14 +166,19 @@ def train(
         updates = fine_tune(case, learner, online, first=n_done, n_updates=now)
         curve += [_point(each, "board") for each in updates]
         n_done += now
-        # A new name first: a checkpoint that is cut off could not be gone on from.
-        part = path.with_suffix(".part")
-        learner.save(part, {**metrics, "n_online": n_done, "curve": curve})
-        part.replace(path)
+        metrics = {**metrics, "n_online": n_done, "curve": curve, "guard_c": None}
+        _save(learner, path, metrics)
         on_update(n_done, online.n_updates)
-    if not path.exists():
-        learner.save(path, {**metrics, "curve": curve})
+    if metrics.get("guard_c") is None:
+        _save(learner, path, {**metrics, "guard_c": calibrate(case, learner.policy, learner.config.seed)})
     return Checkpoint.load(path, case.space)
+
+
+def _save(learner: GrpoLearner, path: Path, metrics: Mapping[str, Any]) -> None:
+    # A new name first: a checkpoint that is cut off could not be gone on from.
+    part = path.with_suffix(".part")
+    learner.save(part, metrics)
+    part.replace(path)
 
 
 def _point(update: GrpoUpdate, stage: str) -> dict[str, float | int | str]:

@@ -40,7 +40,6 @@ _Continued = Annotated[
     Path | None,
     typer.Option("--continue-from", metavar="FOLDER", help="With it: its half-done campaign, with run_table.csv."),
 ]
-_Url = Annotated[str | None, typer.Option(help="URL of a testbed, such as http://gpu-box:8765.")]
 _TokenFile = Annotated[Path | None, typer.Option(help="File with the testbed's token. Else JOULEBED_TOKEN.")]
 _Devices = Annotated[
     list[str] | None,
@@ -113,6 +112,13 @@ def run(
             help="All testbeds of a Ray cluster, see docs/ray.md; `local` starts one on this machine.",
         ),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Keep the run table in PostgreSQL: postgresql+psycopg://USER@HOST/DATABASE; password in PGPASSWORD.",
+        ),
+    ] = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
     devices: _Devices = None,
@@ -182,6 +188,7 @@ def run(
         pool=pool,
         ray=ray,
         artifacts=artifacts,
+        database=database,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 
@@ -307,13 +314,14 @@ def doctor(
     experiment: Annotated[
         Path | None, typer.Argument(help="results/EXPERIMENT, or its configuration: look at it too.")
     ] = None,
-    testbed: _Url = None,
+    testbed: Annotated[list[str] | None, typer.Option(help="URL of a testbed; again for each further one.")] = None,
+    pool: Annotated[Path | None, typer.Option(metavar="POOL.toml", help="File of testbeds.")] = None,
     token_file: _TokenFile = None,
     as_json: _Json = False,
     results: ResultsOption = None,
 ) -> None:
-    """Check this machine, an experiment if it is named, and the testbed of --testbed; say how to mend what is wrong."""
-    from orchestrator.doctor import findings_document, look_at_experiment, look_at_testbed, look_here, print_findings
+    """Check this machine, an experiment if it is named, and testbeds if they are; say how to mend what is wrong."""
+    from orchestrator.doctor import findings_document, look_at_experiment, look_here, print_findings
 
     findings, ours = look_here(results or Path("results")), None
     if experiment is not None:
@@ -321,14 +329,11 @@ def doctor(
 
         about_it, ours = look_at_experiment(find_experiment(experiment, results))
         findings += about_it
-    if testbed is not None:
-        from orchestrator.clients.http_client import HttpClient, read_token
+    if testbed or pool is not None:
+        from orchestrator.doctor import look_at_testbeds
+        from orchestrator.pool_file import entries_of
 
-        client = HttpClient(testbed, read_token(token_file), unreachable_after_s=3.0)
-        try:
-            findings += look_at_testbed(client.node, client.clock_offset_s, ours)
-        finally:
-            client.close()
+        findings += look_at_testbeds(entries_of(testbed or (), pool), token_file, ours)
     if as_json:
         typer.echo(json.dumps(findings_document(findings), indent=1, ensure_ascii=False))
     else:

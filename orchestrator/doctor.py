@@ -4,8 +4,9 @@ import importlib.util
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from contract.units import PROTOCOL_VERSION
 from orchestrator.disk_space import LEAST_FREE_BYTES, MOST_USED, DiskSpace
 from orchestrator.experiment_folder import open_run_table, run_table_path
 from orchestrator.explain import Weight, explain, open_attempts
+from orchestrator.pool_file import PoolEntry
 from orchestrator.processes import holders, told_process
 from orchestrator.status_view import look_at
 
 _LARGEST_CLOCK_DIFFERENCE_S = 5.0
 _LOCK_S = 2.0
+_AT_ONCE = 64
 _PACKAGES = {"httpx": "orchestrator", "tenacity": "orchestrator", "sqlalchemy": "orchestrator", "polars": "analysis"}
 
 
@@ -96,6 +99,43 @@ def look_at_experiment(folder: Path) -> tuple[list[Finding], set[str]]:
         is_fine = None if remark.weight is Weight.NOTE else remark.weight is not Weight.PROBLEM
         findings.append(Finding("experiment", name, is_fine, message, remark.weight is Weight.WARNING))
     return findings, {attempt.attempt_id for attempt in open_attempts(situation.rows)}
+
+
+def look_at_testbeds(
+    entries: Sequence[PoolEntry], token_file: Path | None, ours: Collection[str] | None = None
+) -> list[Finding]:
+    """Check testbeds, all at once; of several, what is fine is told in one line each.
+
+    Args:
+        entries: where they are.
+        token_file: holds the token of those that name none; None: the environment does.
+        ours: attempts that are the experiment's own; None: no experiment was named.
+
+    Raises:
+        ConfigError: there is no token.
+    """
+    # Slow to import, and needed here only.
+    from orchestrator.clients.http_client import HttpClient, read_token
+
+    clients = [
+        HttpClient(each.url, read_token(each.token_file or token_file), unreachable_after_s=3.0) for each in entries
+    ]
+    try:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(clients))) as executor:
+            found = list(executor.map(lambda each: look_at_testbed(each.node, each.clock_offset_s, ours), clients))
+    finally:
+        for client in clients:
+            client.close()
+    if len(entries) == 1:
+        return found[0]
+    findings = []
+    for entry, each in zip(entries, found, strict=True):
+        wrong = [finding for finding in each if finding.is_fine is False or finding.is_warning]
+        findings += [replace(finding, where=f"testbed {entry.told}") for finding in wrong]
+        if not wrong:
+            work = next((finding.message for finding in each if finding.name == "at work"), "")
+            findings.append(Finding(f"testbed {entry.told}", "all of it", True, work))
+    return findings
 
 
 def look_at_testbed(

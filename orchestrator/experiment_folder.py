@@ -1,4 +1,7 @@
-"""Where an experiment's run table is, and how the command line finds it."""
+"""Where an experiment's run table is, and how the command line finds it.
+
+It is a file in the experiment's folder; or it is in a database server, and a file in the folder says where.
+"""
 
 import sqlite3
 from pathlib import Path
@@ -6,12 +9,16 @@ from pathlib import Path
 from contract.errors import ConfigError
 from orchestrator.artifacts import RUNS
 from orchestrator.attempt_journal import JOURNAL, AttemptJournal
+from orchestrator.durable_file import write_durably
 from orchestrator.plan_file import PLAN
 from orchestrator.store.base import RunTableDamagedError, RunTableError
-from orchestrator.store.database import LockWait
+from orchestrator.store.database import LockWait, database_url
 from orchestrator.store.integrity import damage
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
+
+DATABASE = "database.url"
+"""File name in the experiment's folder: the address of a database server's run table, without a password."""
 
 
 def run_table_path(folder: Path) -> Path:
@@ -21,21 +28,74 @@ def run_table_path(folder: Path) -> Path:
 
 def has_run_table(folder: Path) -> bool:
     """Whether the experiment was begun."""
-    return run_table_path(folder).exists()
+    return run_table_path(folder).exists() or (folder / DATABASE).exists()
 
 
-def open_run_table(folder: Path, *, create: bool, wait: LockWait | None = None) -> SqlStore:
+def database_of(folder: Path) -> str | None:
+    """Address of the database server's run table of an experiment; None: it is a file in the folder.
+
+    Raises:
+        ConfigError: the file that says so cannot be read.
+    """
+    path = folder / DATABASE
+    if not path.exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). It holds one line: the run table's address.") from error
+
+
+def checked_database(url: str) -> str:
+    """An address that may be written down and shown.
+
+    Raises:
+        UsageError: it is none of a database server, or holds a password.
+    """
+    parsed = database_url(url)
+    if "://" not in url or parsed.get_backend_name() != "postgresql":
+        raise ConfigError(
+            "--database takes the address of a PostgreSQL server, such as postgresql+psycopg://USER@HOST/DATABASE. "
+            "Without it the run table is a file in the experiment's folder."
+        )
+    if parsed.password is not None:
+        raise ConfigError(
+            "The database's address holds a password, which `ps` and the experiment's folder would show. Take it out, "
+            "and give it in PGPASSWORD or in ~/.pgpass."
+        )
+    return url
+
+
+def keep_database(folder: Path, url: str) -> None:
+    """Write down where the run table of an experiment is, for all other commands."""
+    write_durably(folder / DATABASE, f"{url}\n".encode())
+
+
+def open_run_table(
+    folder: Path, *, create: bool, wait: LockWait | None = None, database: str | None = None
+) -> SqlStore:
     """Open an experiment's run table.
 
     Args:
         folder: the experiment's.
         create: make folder and table when they are not there.
         wait: see `SqlStore.open`.
+        database: address of a server's, see `checked_database`; None: as the folder says.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it is elsewhere than `database` says.
         RunTableDamagedError: it is broken, or gone from beside its experiment's files.
     """
+    known = database_of(folder)
+    if database is not None and (run_table_path(folder).exists() or known not in (None, database)):
+        raise ConfigError(
+            f"The run table of {folder} is {known or run_table_path(folder)}. Leave out --database, or give the "
+            "experiment another `name` or --results folder."
+        )
+    if known is not None or database is not None:
+        if create:
+            _make(folder)
+        return SqlStore.open(database or known or "", create=create, wait=wait)
     is_empty = has_run_table(folder) and run_table_path(folder).stat().st_size == 0
     if (is_empty or not has_run_table(folder)) and remains(folder):
         # Before SQLite sees it: a -wal beside an empty file would be thrown away.
@@ -44,18 +104,22 @@ def open_run_table(folder: Path, *, create: bool, wait: LockWait | None = None) 
             f"experiment are there. Rebuild it from them: orchestrator repair {folder}"
         )
     if create:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"The folder {folder} cannot be made ({error.strerror}). Choose another with --results."
-            ) from error
+        _make(folder)
     elif not has_run_table(folder):
         raise ConfigError(
             f"There is no experiment in {folder}: it has no {RUN_TABLE}. Give the folder of one that was begun with "
             "`orchestrator run`."
         )
     return SqlStore.open(str(run_table_path(folder)), create=create, wait=wait)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} cannot be made ({error.strerror}). Choose another with --results."
+        ) from error
 
 
 def remains(folder: Path) -> bool:
@@ -70,6 +134,8 @@ def require_sound(folder: Path, store: SqlStore) -> None:
         RunTableDamagedError: it is not, or does not: going on would lose attempts, or run them twice.
     """
     path = run_table_path(folder)
+    if store.file is None:
+        return  # the server looks after its own; what other orchestrators hold is not here
     try:
         faults = damage(path, thorough=True)
     except sqlite3.OperationalError as error:

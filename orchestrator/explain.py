@@ -2,9 +2,10 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 from contract.attempt_state import AttemptState, RunState
@@ -16,6 +17,10 @@ from orchestrator.store.control import Pause
 from orchestrator.time_words import told_since, told_span, told_time
 
 _SILENT_S = 120.0
+_NAMED = 10
+_TOLD_APART = 3
+_OF_A_TESTBED = ("testbed_unreachable", "testbed_busy", "waiting", "thermal_gate", "cooldown")
+"""Codes of remarks about a testbed and not about the process that drives it."""
 _LARGEST_CLOCK_DIFFERENCE_S = 5.0
 _FAILURES = 3
 _ROOM = "Make room: when it is full the campaign stops, and can be continued later."
@@ -79,6 +84,20 @@ class Situation:
     process_state: Callable[[str], ProcessState]
     pause: Pause | None = None
 
+    @cached_property
+    def signs(self) -> dict[str, datetime]:
+        """Owner -> newest sign of life in the attempts that it drove."""
+        newest: dict[str, datetime] = {}
+        for row in self.rows:
+            for attempt in row.attempts:
+                newest[attempt.owner] = max(attempt.updated_at, newest.get(attempt.owner, attempt.updated_at))
+        return newest
+
+    @cached_property
+    def open(self) -> dict[str, AttemptRow]:
+        """Attempts that have not ended, by their ids."""
+        return {attempt.attempt_id: attempt for attempt in open_attempts(self.rows)}
+
 
 def explain(situation: Situation) -> list[Remark]:
     """What there is to say, the worst first; empty when all runs have ended and nothing is wrong."""
@@ -86,9 +105,8 @@ def explain(situation: Situation) -> list[Remark]:
     remarks = [*_failures(situation.folder, situation.rows)]
     if n_left:
         remarks += _paused(situation)
-        active = [each for each in situation.drivers if _is_active(situation, each)]
-        for driver in active:
-            remarks += _driven(situation, driver)
+        active = [each for each in situation.drivers if is_active(situation, each)]
+        remarks += _of_drivers(situation, active)
         if not active:
             remarks.append(_undriven(situation))
         remarks += _held(situation, {driver.owner for driver in active})
@@ -103,8 +121,38 @@ def open_attempts(rows: Sequence[RunRow]) -> list[AttemptRow]:
     return [attempt for row in rows for attempt in row.attempts if attempt.finished_at is None]
 
 
-def _is_active(situation: Situation, driver: Driver) -> bool:
+def is_active(situation: Situation, driver: Driver) -> bool:
+    """Whether somebody may be at work there, as far as can be told."""
     return driver.condition is not Condition.ENDED and situation.process_state(driver.owner) is not ProcessState.GONE
+
+
+def _of_drivers(situation: Situation, active: Sequence[Driver]) -> list[Remark]:
+    """Of all that are at work; what is the case with many testbeds of a pool is told once."""
+    found: dict[tuple[str, str, bool], list[tuple[Driver, Remark]]] = {}
+    for driver in active:
+        for remark in _driven(situation, driver):
+            found.setdefault((driver.owner, remark.code, driver.is_member), []).append((driver, remark))
+    remarks = []
+    for (_, code, is_member), group in found.items():
+        told = [remark for _, remark in group]
+        # What is wrong with a process is wrong with all its testbeds; what is wrong with a testbed is its own.
+        if not is_member or (code in _OF_A_TESTBED and len(group) <= _TOLD_APART):
+            remarks += told
+            continue
+        if len(group) == 1 or code not in ("driven", *_OF_A_TESTBED):
+            remarks.append(told[0])
+            continue
+        names = ", ".join(driver.testbed for driver, _ in group[:_NAMED])
+        more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+        if code == "driven":
+            message = (
+                f"{_upper(_who(situation, group[0][0].owner))} drives this on {len(group)} testbeds ({names}{more})."
+            )
+            remarks.append(replace(told[0], message=message))
+        else:
+            message = f"{len(group)} testbeds ({names}{more}): {code.replace('_', ' ')}. The first of them: "
+            remarks.append(replace(told[0], message=message + told[0].message))
+    return remarks
 
 
 def _driven(situation: Situation, driver: Driver) -> list[Remark]:
@@ -136,7 +184,7 @@ def _driven(situation: Situation, driver: Driver) -> list[Remark]:
 def _condition(situation: Situation, driver: Driver) -> Remark | None:
     now, since = situation.now, told_since(driver.since, situation.now)
     testbed = f"testbed {driver.testbed}{f' ({driver.url})' if driver.url else ''}"
-    attempt = next((each for each in open_attempts(situation.rows) if each.attempt_id == driver.attempt_id), None)
+    attempt = situation.open.get(driver.attempt_id or "")
     if driver.condition is Condition.UNREACHABLE:
         answered = f"; its last answer came at {told_time(driver.last_answer_at, now)}" if driver.last_answer_at else ""
         last = [f"Last attempt: {attempt.attempt_id}, {attempt.state} when last seen."] if attempt else []
@@ -254,7 +302,9 @@ def _disks(situation: Situation, active: Sequence[Driver]) -> list[Remark]:
 
 
 def _clock(situation: Situation) -> list[Remark]:
-    for driver in situation.drivers[:1]:
+    for driver in situation.drivers:
+        if driver.owner != situation.drivers[0].owner:
+            break
         offset_s = driver.clock_offset_s
         if offset_s is not None and abs(offset_s) > _LARGEST_CLOCK_DIFFERENCE_S:
             message = (
@@ -290,8 +340,7 @@ def _failures(folder: Path, rows: Sequence[RunRow]) -> list[Remark]:
 
 def _seen_at(situation: Situation, driver: Driver) -> datetime:
     """The last sign of life: of its own, or of the attempt whose lease it renews."""
-    signs = [attempt.updated_at for row in situation.rows for attempt in row.attempts if attempt.owner == driver.owner]
-    return max([driver.seen_at, *signs])
+    return max(driver.seen_at, situation.signs.get(driver.owner, driver.seen_at))
 
 
 def _who(situation: Situation, owner: str) -> str:

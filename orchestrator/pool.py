@@ -24,6 +24,7 @@ from orchestrator.membership import Colleagues, Member
 from orchestrator.patience import Patience
 from orchestrator.pool_member import PoolMember, allows, has_kinds, join
 from orchestrator.pool_view import GONE, IDLE, MemberView, PoolScreen
+from orchestrator.preflight import outline
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.recording_view import RecordingView
 from orchestrator.stop_request import StoppedError, StopRequest
@@ -86,6 +87,7 @@ class Pool:
     def __init__(self, parts: PoolParts, members: Sequence[PoolMember]) -> None:
         self._parts = parts
         self._members = list(members)
+        self._asked = outline(parts.plan)
         kinds = {member.kind for member in members}
         may_run = allows if has_kinds(member.entry for member in members) else None
         self._colleagues = Colleagues(parts.store, Balance.of(parts.store, may_run, kinds))
@@ -177,7 +179,7 @@ class Pool:
         )
         ending, message = Ending.FINISHED, ""
         try:
-            joined = patience.ask(lambda: join(member, parts.plan, self._members))
+            joined = patience.ask(lambda: join(member, self._asked, self._members))
         except _NotNeededError:
             pass
         except StoppedError:

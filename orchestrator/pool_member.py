@@ -11,7 +11,7 @@ from contract.node_info import NodeInfo
 from contract.units import Scalar
 from orchestrator.clients.base import TestbedClient
 from orchestrator.pool_file import PoolEntry
-from orchestrator.preflight import preflight
+from orchestrator.preflight import outline, preflight
 from orchestrator.store.base import Plan
 
 HARDWARE = "hardware"
@@ -70,6 +70,7 @@ def gather(entries: Sequence[PoolEntry], plan: Plan, dial: Callable[[PoolEntry],
         UsageError: one could not run its part of the plan, or they are unlike.
         JouleBedError: one refuses, speaks another version, or none answers.
     """
+    plan = outline(plan)
     check_kinds(entries, plan)
     with ThreadPoolExecutor(min(_AT_ONCE, len(entries)), thread_name_prefix="preflight") as executor:
         members = list(executor.map(lambda entry: _asked(PoolMember(entry, dial(entry)), plan), entries))

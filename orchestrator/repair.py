@@ -23,7 +23,14 @@ from orchestrator.attempt_journal import AttemptJournal, EndedAttempt
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.decision_journal import DecisionJournal
 from orchestrator.durable_file import sync_names
-from orchestrator.experiment_folder import has_run_table, missing_attempts, open_run_table, remains, run_table_path
+from orchestrator.experiment_folder import (
+    database_of,
+    has_run_table,
+    missing_attempts,
+    open_run_table,
+    remains,
+    run_table_path,
+)
 from orchestrator.plan_file import keep_plan
 from orchestrator.plan_source import PlanSource, find_plan
 from orchestrator.processes import told_process
@@ -74,6 +81,8 @@ def repair(folder: Path, planned: Plan | None, *, only_look: bool, now: datetime
         UsageError: there is no experiment, no plan can be found, another process uses the table, or the folder cannot
             be written.
     """
+    if (address := database_of(folder)) is not None:
+        raise UsageError(f"The run table of {folder} is {address}: restore it from the server's backup.")
     if not has_run_table(folder) and not remains(folder):
         raise ConfigError(f"There is no experiment in {folder}: it has no {RUN_TABLE}, and no files of one.")
     _require_unused(folder)

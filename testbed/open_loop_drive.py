@@ -6,7 +6,7 @@ or is inside the engine.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from contract.errors import InvalidOptionError
@@ -158,6 +158,8 @@ class OpenLoopDrive:
                 continue
             n_queued = len(queue)
             batch = [self._requests[index].request for index in queue.take(choice.max_batch)]
+            if choice.exit_layer is not None:
+                batch = [replace(request, exit_layer=choice.exit_layer) for request in batch]
             self._turn(choice.clock_mhz)
             start_ns = self._clock.monotonic_ns()
             for done in self._engine.generate(batch, concurrency=len(batch), on_completion=self._on_completion):
@@ -244,6 +246,12 @@ class _Source:
         return True
 
     def _begin(self, choice: Decision, n_in_flight: int) -> list[int]:
+        if choice.exit_layer is not None:
+            raise InvalidOptionError(
+                f"The policy {self._drive._policy.name!r} chose exit layer {choice.exit_layer}, which only a whole "
+                "batch can have: set serving.continuous to false.",
+                policy=self._drive._policy.name,
+            )
         room = min(choice.max_batch, self._drive._max_batch) - n_in_flight
         self._drive._turn(choice.clock_mhz)
         return self._drive._queue.take(room) if room > 0 else []

@@ -17,6 +17,7 @@ from analysis.report.quantity import many
 from analysis.report.result_section import excluded_section, result_section
 from analysis.report.run_table_section import run_table_section
 from analysis.report.source import Source
+from analysis.report.testbed_section import testbed_section
 
 
 def make_report(source: Source, *, command: str, now: datetime, seed: int) -> Document:
@@ -30,11 +31,13 @@ def make_report(source: Source, *, command: str, now: datetime, seed: int) -> Do
     """
     experiment, summary = source.experiment, source.summary
     tests = inference_section(summary, seed, is_audited=source.audit is not None)
+    testbeds = testbed_section(summary, seed)
     ablation = ablation_section(summary, seed)
     sections = [
         result_section(summary, phase_table(summary)),
         *([ablation] if ablation is not None else []),
         tests.section,
+        *([testbeds.section] if testbeds is not None else []),
         figure_section(summary, source.power),
         design_section(experiment),
         environment_section(experiment, summary, source.results),
@@ -57,6 +60,8 @@ def make_report(source: Source, *, command: str, now: datetime, seed: int) -> Do
         subtitle=f"{many(summary.n_counted, 'run')} of {summary.n_planned:,}, "
         f"{many(len(summary.treatments), 'treatment')}{word}; report of {now:%Y-%m-%d}",
         answer=answer(summary, tests.sentence),
-        cautions=cautions(summary, (*wrong, *source.cautions, *tests.cautions)),
+        cautions=cautions(
+            summary, (*wrong, *source.cautions, *tests.cautions, *(testbeds.cautions if testbeds is not None else ()))
+        ),
         sections=tuple(sections),
     )

@@ -21,6 +21,8 @@ _OTHER_COLUMNS = (
     ("duration_s", "time, s"),
     ("tokens_per_s", "tokens/s"),
     ("edp_js", "EDP, J·s"),
+    ("mean_exit_layer", "layers per token"),
+    ("mean_entropy_nats", "entropy, nats"),
 )
 _FROM_ENERGY = {"mean_power_w", "edp_js", *(name for name, _ in _ENERGY_COLUMNS)}
 

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator.experiment_folder import open_run_table, run_table_path
+from orchestrator.experiment_folder import database_of, open_run_table, run_table_path
 from orchestrator.store.base import RunTableError
 from orchestrator.store.schema import HEAD
 from orchestrator.store.sql_store import SqlStore
@@ -20,7 +20,7 @@ from orchestrator.store.sql_store import SqlStore
 def can_write(folder: Path) -> bool:
     """Whether controls can work: the run table and its folder can be written."""
     path = run_table_path(folder)
-    return os.access(folder, os.W_OK) and os.access(path, os.W_OK)
+    return os.access(folder, os.W_OK) and (database_of(folder) is not None or os.access(path, os.W_OK))
 
 
 def open_for_page(folder: Path, *, is_frozen: bool) -> SqlStore:

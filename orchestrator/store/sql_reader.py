@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
-from sqlalchemy import Connection, Engine, bindparam, func, select
+from sqlalchemy import Connection, Engine, bindparam, case, func, select
 from sqlalchemy.engine import URL
 
 from contract.attempt_state import AttemptState, RunState
@@ -29,6 +29,17 @@ _THEIR_ATTEMPTS = (
     .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))
     .order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)
 )
+
+_THEIR_OUTLINES = (
+    select(
+        *(column for column in ATTEMPT.c if column.name != "result"),
+        # An older version kept the reasons in the result alone.
+        case((ATTEMPT.c.reasons.is_(None), ATTEMPT.c.result)).label("result"),
+    )
+    .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))
+    .order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)
+)
+"""The same without results."""
 
 
 class SqlReader:
@@ -80,18 +91,19 @@ class SqlReader:
         found = {RunState(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in RunState}
 
-    def runs(self) -> Sequence[RunRow]:
+    def runs(self, *, with_results: bool = True) -> Sequence[RunRow]:
         """See `RunReader`."""
-        return list(self.each_run())
+        return list(self.each_run(with_results=with_results))
 
-    def each_run(self) -> Iterator[RunRow]:
+    def each_run(self, *, with_results: bool = True) -> Iterator[RunRow]:
         """See `RunReader`. All of one moment, where the database is SQLite."""
+        attempts_of = _THEIR_ATTEMPTS if with_results else _THEIR_OUTLINES
         position = -1
         with self._reader() as connection:
             while runs := connection.execute(_NEXT_RUNS, {"after": position}).all():
                 position = runs[-1].position
                 by_run: dict[str, list[AttemptRow]] = {run.run_id: [] for run in runs}
-                for attempt in connection.execute(_THEIR_ATTEMPTS, {"of_runs": list(by_run)}):
+                for attempt in connection.execute(attempts_of, {"of_runs": list(by_run)}):
                     by_run[attempt.run_id].append(_attempt_row(attempt))
                 for run in runs:
                     attempts = tuple(by_run[run.run_id])

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from contract.edge import EdgeSetting
 from contract.errors import InvalidOptionError
 from testbed.edge_control.case import EdgeCase
-from testbed.edge_control.choosers import GUARD_C, Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
+from testbed.edge_control.choosers import Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
 from testbed.edge_control.task import EdgeTask
 from testbed.options import PartOptions, parse_options
 
@@ -56,8 +56,8 @@ class GrpoOptions(PartOptions):
 class LearnedOptions(PartOptions):
     """Options of `learned`."""
 
-    guard_c: float = Field(default=GUARD_C, ge=0)
-    """So near the limit it is told that the board is so much hotter; 0: it is told what is."""
+    guard_c: float | None = Field(default=None, ge=0)
+    """It is told that the board is so much hotter than it is; None: as much as its checkpoint was calibrated to."""
 
 
 def build_fixed(*, task: EdgeTask, seed: int, path: Path | None, **options: Any) -> Chooser:
@@ -119,7 +119,8 @@ def build_learned(*, task: EdgeTask, seed: int, path: Path | None, **options: An
     assert path is not None  # whoever reads the spec has seen to it
     checkpoint = Checkpoint.load(path, task.space)
     about: dict[str, JsonValue] = {"file": path.name, "seed": checkpoint.config.seed, "n_updates": checkpoint.n_updates}
-    return Likeliest(checkpoint.policy, task, about, wanted.guard_c)
+    guard_c = checkpoint.metrics.get("guard_c") or 0.0 if wanted.guard_c is None else wanted.guard_c
+    return Likeliest(checkpoint.policy, task, about, float(guard_c))
 
 
 def choice_of(task: EdgeTask, setting: EdgeSetting) -> Ints:

@@ -16,10 +16,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-GUARD_C = 0.5
-"""So near the limit, a learned policy is told that the board is hotter: see `Likeliest`."""
-
-
 class Sensed(Protocol):
     """What sensors tell of a board."""
 
@@ -163,10 +159,11 @@ class GovernorRule(SeeksNothing):
 
 
 class Likeliest(SeeksNothing):
-    """A learned policy's likeliest setting; close to the limit, what it would do were the board hotter.
+    """A learned policy's likeliest setting.
 
-    A policy is only as safe as it was trained to be, and a mean over noise is not a bound. Within `guard_c` of the
-    limit it is told a temperature that is `guard_c` higher than it is, which it answers by cooling down.
+    A policy is only as safe as it was trained to be, and some hold the board a few tenths of a degree above the limit.
+    `guard_c` is told beside each temperature, so that the board is held so much cooler: `control.edge_calibration`
+    finds the least that keeps a policy within the limit on the simulated board.
 
     Args:
         policy: learned.
@@ -182,16 +179,13 @@ class Likeliest(SeeksNothing):
         policy: FactoredPolicy,
         task: EdgeTask,
         about: Mapping[str, JsonValue] | None = None,
-        guard_c: float = GUARD_C,
+        guard_c: float = 0.0,
     ) -> None:
         self._policy, self._task, self._about, self._guard_c = policy, task, dict(about or {}), guard_c
 
     def choose(self, sensed: Sensed) -> Ints:
         """See `Chooser`."""
-        temp_c = sensed.temp_c
-        if self._guard_c > 0 and temp_c > self._task.reward.limits.temp_c - self._guard_c:
-            temp_c += self._guard_c
-        return self._policy.best(self._task.features(temp_c, sensed.is_fan_on))
+        return self._policy.best(self._task.features(sensed.temp_c + self._guard_c, sensed.is_fan_on))
 
     def settings(self) -> Mapping[str, JsonValue]:
         """See `Chooser`."""

@@ -120,13 +120,14 @@ class GrpoLearner:
         """
         return self._policy.sample(features, self.config.group_size, self.rng)
 
-    def update(self, features: Floats, choices: Ints, rewards: Floats) -> GrpoUpdate:
+    def update(self, features: Floats, choices: Ints, rewards: Floats, *, rate: float = 1.0) -> GrpoUpdate:
         """Learn from groups that the policy, as it is, has drawn.
 
         Args:
             features: (states, n_features).
             choices: (states, group, heads).
             rewards: (states, group).
+            rate: the learning rate is multiplied with it, this once.
 
         Raises:
             EdgeRewardError: a reward is not a number; the policy is as before.
@@ -140,6 +141,8 @@ class GrpoLearner:
         with torch.no_grad():
             old = _log_probability(self._heads(states), taken)
             reference = [torch.tensor(np.log(each)) for each in self._reference.probabilities(states.numpy())]
+        for group in self._adam.param_groups:
+            group["lr"] = rate * self.config.learning_rate
         first_entropy = kl_value = clip_share = 0.0
         for epoch in range(self.config.n_epochs):
             heads = self._heads(states)

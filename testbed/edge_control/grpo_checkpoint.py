@@ -13,7 +13,7 @@ from contract.errors import InvalidOptionError
 from testbed.policies.factored_policy import FactoredPolicy, FactoredSpace
 
 FORMAT = "joulebed-grpo"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Floats = npt.NDArray[np.float64]
 

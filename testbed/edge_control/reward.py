@@ -58,7 +58,7 @@ class EdgeLimits:
     power_w: float = 60.0
     entropy_nats: float = 3.0
     lookahead_s: float = 600.0
-    temp_margin_c: float = 2.0
+    temp_margin_c: float = 0.7
 
 
 @dataclass(frozen=True)

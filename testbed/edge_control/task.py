@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 HEADS = ("prefill_bin", "decode_bin", "batch", "exit_layer")
-N_FEATURES = 3
+N_FEATURES = 4
 
 _NOMINAL_C = 65.0
 """About the mean of the fan-on log, 64.3 deg C: where features are near 0."""
@@ -104,7 +104,9 @@ class EdgeTask:
         if not math.isfinite(temp_c):
             raise UsageError("edge case: the temperature is not a number. Look at the sensor; nothing was chosen.")
         left_c = self.reward.limits.temp_c - temp_c
-        return np.array([1.0 if is_fan_on else -1.0, (temp_c - _NOMINAL_C) / 20, min(max(left_c / 5, -2.0), 2.0)])
+        # The last tells tenths of a degree apart at the limit, where they decide.
+        near = (min(max(left_c / 5, -2.0), 2.0), math.tanh(left_c))
+        return np.array([1.0 if is_fan_on else -1.0, (temp_c - _NOMINAL_C) / 20, *near])
 
     def reward_of(self, seen: BatchFigures, ahead_c: Floats | None = None) -> Floats:
         """R.

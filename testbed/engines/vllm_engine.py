@@ -1,4 +1,4 @@
-"""vLLM inside this process, on CUDA or CPU: a closed loop over the engine's own steps."""
+"""vLLM on CUDA or CPU: loops over the engine's own steps, in this process, or beside it as its server does."""
 
 import gc
 import hashlib
@@ -23,6 +23,7 @@ from testbed.engines.checks import (
     prompt_too_long,
 )
 from testbed.engines.model_source import ModelFiles, check_model, find_model
+from testbed.engines.vllm_front import AsyncFront, Front, StepFront
 from testbed.engines.vllm_settings import VllmOptions, prepare_environment, read_back, version
 from testbed.engines.weights_cache import cache_root, require_unpacker, unpacked_gguf, weights_revision
 from testbed.options import parse_options
@@ -59,7 +60,7 @@ class VllmEngine:
     def __init__(self, *, cache: Path | None = None, **options: Any) -> None:
         self._options = parse_options("engine", self.name, VllmOptions, options)
         self._cache = cache or cache_root()
-        self._llm: Any = None
+        self._front: Front | None = None
         self._tokenizer: Any = None
         self._started = False
         self._template_date = ""
@@ -90,7 +91,7 @@ class VllmEngine:
         prepare_environment(self._options.threads, self._options.kv_cache_gib)
         folder = unpacked_gguf(files.path, self._cache) if files.kind == "gguf" else files.path
         self._start(model, folder, max_num_seqs, seed)
-        settings = read_back(self._llm)
+        settings = read_back(self._loaded.config, self._options.drive)
         self._refuse_other_threads(settings.get("threads"))
         # As Llama 3's chat templates print it.
         self._template_date = model.chat_template_date.strftime("%d %b %Y")
@@ -118,8 +119,8 @@ class VllmEngine:
         check_no_exit(requests, self.name)
         waiting = deque(self._render(index, request) for index, request in enumerate(requests))
         # A warm engine would otherwise answer a repetition out of the keys and values of the one before.
-        self._llm.reset_prefix_cache()
-        engine = self._llm.llm_engine
+        front = self._loaded
+        front.reset_prefix_cache()
         call = next(self._call_ids)
         in_flight: dict[str, _Flight] = {}
         done: dict[int, Completion] = {}
@@ -133,7 +134,7 @@ class VllmEngine:
                         on_completion(completion)
         finally:
             if in_flight:
-                engine.abort_request(list(in_flight))
+                front.abort(list(in_flight))
         return [done[index] for index in range(len(requests))]
 
     def serve(
@@ -146,7 +147,8 @@ class VllmEngine:
         """See `ContinuousEngine`. Requests join vLLM's running batch between two of its steps."""
         check_no_exit(requests, self.name)
         rendered = [self._render(index, request) for index, request in enumerate(requests)]
-        self._llm.reset_prefix_cache()
+        front = self._loaded
+        front.reset_prefix_cache()
         call = next(self._call_ids)
         in_flight: dict[str, _Flight] = {}
         try:
@@ -161,7 +163,7 @@ class VllmEngine:
                     return
         finally:
             if in_flight:
-                self._llm.llm_engine.abort_request(list(in_flight))
+                front.abort(list(in_flight))
 
     def _begin(
         self, call: int, flight: _Flight, requests: Sequence[GenerationRequest], in_flight: dict[str, _Flight]
@@ -195,19 +197,23 @@ class VllmEngine:
             return
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-        self._llm, self._tokenizer, self._max_concurrency, self._started = None, None, None, False
+        if self._front is not None:
+            self._front.close()
+        self._front, self._tokenizer, self._max_concurrency, self._started = None, None, None, False
         gc.collect()
         cleanup_dist_env_and_memory()
 
     @property
+    def _loaded(self) -> Front:
+        assert self._front is not None  # check_concurrency has seen to it
+        return self._front
+
+    @property
     def _max_model_len(self) -> int:
-        return int(self._llm.llm_engine.vllm_config.model_config.max_model_len)
+        return int(self._loaded.config.model_config.max_model_len)
 
     def _start(self, model: ModelSpec, folder: Path, max_num_seqs: int, seed: int) -> None:
         from transformers import AutoTokenizer
-        from vllm import LLM
         from vllm.platforms import current_platform
 
         options = self._options
@@ -220,16 +226,18 @@ class VllmEngine:
         self._started = True  # a load that fails half-way leaves process groups behind, too
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            self._llm = LLM(
-                model=str(folder),
-                dtype=options.dtype,
-                enforce_eager=eager,
-                max_num_seqs=max_num_seqs,
-                tensor_parallel_size=options.tensor_parallel_size,
-                trust_remote_code=False,
-                disable_log_stats=True,
-                seed=seed,
-                **{name: value for name, value in optional.items() if value is not None},
+            self._front = (AsyncFront if options.drive == "async" else StepFront)(
+                {
+                    "model": str(folder),
+                    "dtype": options.dtype,
+                    "enforce_eager": eager,
+                    "max_num_seqs": max_num_seqs,
+                    "tensor_parallel_size": options.tensor_parallel_size,
+                    "trust_remote_code": False,
+                    "disable_log_stats": True,
+                    "seed": seed,
+                    **{name: value for name, value in optional.items() if value is not None},
+                }
             )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             raise ModelLoadError(
@@ -283,16 +291,17 @@ class VllmEngine:
             seed=request.seed,
             output_kind=RequestOutputKind.DELTA,
         )
-        self._llm.llm_engine.add_request(engine_id, {"prompt_token_ids": flight.prompt_ids}, params)
+        self._loaded.add(engine_id, flight.prompt_ids, params)
 
     def _step(self) -> list[Any]:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:
-            return list(self._llm.llm_engine.step())
+            return self._loaded.step()
         except (EngineDeadError, EngineGenerateError, RuntimeError) as error:
+            what = "The engine's process has ended" if isinstance(error, EngineDeadError) else "vLLM failed"
             raise EngineError(
-                f"vLLM failed while generating ({type(error).__name__}: {error}). If memory ran out, lower concurrency "
+                f"{what} while generating ({type(error).__name__}: {error}). If memory ran out, lower concurrency "
                 "or model.max_model_len; the trial's child.log has vLLM's own account."
             ) from error
 

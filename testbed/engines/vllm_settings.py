@@ -31,6 +31,10 @@ class VllmOptions(PartOptions):
     """OpenMP threads on the CPU, left to the scheduler to place. None: vLLM binds one to each core."""
     prefix_caching: bool | None = None
     """Whether prompts of one `generate` call share the work on a common beginning. Never between calls."""
+    drive: Literal["steps", "async"] = "steps"
+    """`steps`: in the trial's own process, which takes each step, so that a policy decides between two of them.
+    `async`: vLLM's asynchronous engine, in a process of its own, as its server has it: it runs on while a policy
+    decides."""
 
 
 def prepare_environment(threads: int | None, kv_cache_gib: int | None) -> None:
@@ -67,19 +71,20 @@ def version() -> str:
     return f"vllm {vllm.__version__}"
 
 
-def read_back(llm: Any) -> dict[str, JsonValue]:
+def read_back(config: Any, drive: str) -> dict[str, JsonValue]:
     """Settings of a loaded engine, from its own configuration.
 
     Args:
-        llm: a `vllm.LLM`.
+        config: its `VllmConfig`.
+        drive: of the options. The threads of another process cannot be read back: None.
     """
     import torch
     from vllm.platforms import current_platform
 
-    config = llm.llm_engine.vllm_config
     cache, model, scheduler = config.cache_config, config.model_config, config.scheduler_config
     on_cpu = bool(current_platform.is_cpu())
     settings: dict[str, JsonValue] = {
+        "drive": drive,
         "platform": str(current_platform.device_type),
         "device": str(current_platform.get_device_name()),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -94,7 +99,7 @@ def read_back(llm: Any) -> dict[str, JsonValue]:
         "torch_version": str(torch.__version__),
     }
     if on_cpu:
-        settings["threads"] = int(torch.get_num_threads())
+        settings["threads"] = int(torch.get_num_threads()) if drive == "steps" else None
         settings["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY")
         settings["threads_bind"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "auto")
         settings["kv_cache_gib"] = _cpu_cache_gib(cache)

@@ -40,10 +40,18 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Serve now: at most `max_batch` requests from the head of the queue, at this clock."""
+    """Serve now: at most `max_batch` requests from the head of the queue, at this clock.
+
+    Attributes:
+        clock_mhz: of the device.
+        max_batch: the largest batch, or the most in flight.
+        exit_layer: after how many layers these requests leave the model; None: as the trial says. Whole batches only,
+            of an engine that knows early exit.
+    """
 
     clock_mhz: float
     max_batch: int
+    exit_layer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

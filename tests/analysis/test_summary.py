@@ -153,12 +153,12 @@ def test_early_exit_shows_layers_and_entropy_and_only_then(
         assert "2.125" in text and "entropy" in text and "layers" in text
         assert "entropy" not in text_of(quickstart.folder, width)
     rows = load_runs(table.folder).runs.sort("run_id")
-    assert set(rows.filter(rows["exit"] == "9")["entropy_nats"]) == {0.5}
-    assert rows.filter(rows["exit"] == "plain")["exit_layer"].is_null().all()
+    assert set(rows.filter(rows["exit"] == "9")["mean_entropy_nats"]) == {0.5}
+    assert rows.filter(rows["exit"] == "plain")["mean_exit_layer"].is_null().all()
     assert main(["runs", str(table.folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert {row["exit_layer"] for row in shown["rows"]} == {16.0, 9.0, None}
-    assert [each["unit"] for each in shown["columns"] if each["name"] == "entropy_nats"] == ["nats"]
+    assert {row["mean_exit_layer"] for row in shown["rows"]} == {16.0, 9.0, None}
+    assert [each["unit"] for each in shown["columns"] if each["name"] == "mean_entropy_nats"] == ["nats"]
 
 
 def test_by_averages_over_the_other_factors_and_says_so(quickstart: Any) -> None:

@@ -48,8 +48,13 @@ def _call_faults(call: ast.Call) -> Iterator[str]:
     if owner == "torch" and name == "load" and not _is(keywords.get("weights_only"), True):
         yield "calls torch.load without weights_only=True"
     for keyword, safe in (("trust_remote_code", False), ("allow_pickle", False), ("shell", False), ("verify", True)):
-        if keyword in keywords and not _is(keywords[keyword], safe):
+        if keyword in keywords and not _is(keywords[keyword], safe) and not _is_checked_elsewhere(keywords[keyword]):
             yield f"gives {keyword} another value than {safe}"
+
+
+def _is_checked_elsewhere(node: ast.expr) -> bool:
+    """A context of certificates that is shared: `test_http_client.py` looks at what it demands."""
+    return isinstance(node, ast.Call) and _name(node.func) == ("", "_certificates")
 
 
 def _name(function: ast.expr) -> tuple[str, str]:

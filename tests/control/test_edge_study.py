@@ -1,6 +1,5 @@
 """Edge control as a whole, on a made-up board: searches with equal budgets, training, and a fan that stops."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +8,18 @@ import numpy.typing as npt
 import pytest
 
 from contract.errors import InvalidOptionError, UsageError
-from control.edge_drive import Fixed, Greedy, Likeliest, drive
-from control.edge_search import GovernorRule, best_fixed, grpo_search, random_search, tpe_search
+from control.edge_calibration import SLACK_C, calibrate
+from control.edge_drive import drive
+from control.edge_search import seek
 from control.edge_study import fan_off_study, fan_off_table, search_study, search_table
-from control.edge_training import OnlineConfig, fine_tune, pretrain
+from control.edge_training import OnlineConfig, fine_tune, pretrain, train
 from testbed.edge_control.case import EdgeCase
+from testbed.edge_control.choosers import Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
 from testbed.edge_control.grpo import GrpoLearner
 from testbed.edge_control.grpo_checkpoint import GrpoConfig
+from testbed.edge_control.seekers import GrpoSeeker, RandomSeeker, TpeSeeker
 from testbed.edge_control.task import N_FEATURES
+from testbed.policies.factored_policy import FactoredPolicy
 from testbed.simulation.orin_grid import OrinGrid
 from tests.control.edge_double import made_up_grid, small_case
 
@@ -75,30 +78,37 @@ class Counted:
         return self.case.steady_reward(choices)
 
 
-@pytest.mark.parametrize("search", [random_search, grpo_search])
-def test_a_search_measures_no_more_than_it_may(case: EdgeCase, search: object) -> None:
+def seekers(case: EdgeCase, seed: int) -> dict[str, Chooser]:
+    return {"random": RandomSeeker(case.space, seed), "grpo": GrpoSeeker(case, seed)}
+
+
+@pytest.mark.parametrize("way", ["random", "grpo"])
+def test_a_search_measures_no_more_than_it_may(case: EdgeCase, way: str) -> None:
     measure = Counted(case)
-    found = search(case, measure, 47, 0)  # type: ignore[operator]
-    assert measure.n_asked == found.n_measurements <= 47
+    found = seek(seekers(case, 0)[way], measure, 47)
+    assert measure.n_asked == found.n_measurements == len(found.rewards) == len(found.tried) <= 47
+    assert found.choice is not None
 
 
 def test_the_bayesian_search_measures_no_more_and_beats_a_blind_guess(case: EdgeCase) -> None:
     pytest.importorskip("optuna")
     measure = Counted(case)
-    found = tpe_search(case, measure, 40, 0)
-    assert measure.n_asked == found.n_measurements == 40
+    found = seek(TpeSeeker(case.space, 0), measure, 40)
+    assert measure.n_asked == found.n_measurements == 40 and found.choice is not None
     assert float(case.steady_reward(found.choice)) > float(np.median(case.steady_reward(case.space.all_choices())))
 
 
 def test_random_search_with_every_setting_finds_the_best(case: EdgeCase) -> None:
-    found = random_search(case, case.steady_reward, case.space.n_actions, 0)
+    found = seek(RandomSeeker(case.space, 0), case.steady_reward, case.space.n_actions + 10)
+    assert found.n_measurements == case.space.n_actions and found.choice is not None
     assert float(case.steady_reward(found.choice)) == pytest.approx(float(case.steady_reward(best_fixed(case))))
 
 
 def test_grpo_comes_near_the_best_on_a_smooth_board(case: EdgeCase) -> None:
     learner = GrpoLearner(case.space, N_FEATURES, replace(QUICK, seed=1))
-    found = grpo_search(case, case.steady_reward, 600, 1, learner)
+    found = seek(GrpoSeeker(case, 1, learner), case.steady_reward, 600)
     best, worst = float(case.steady_reward(best_fixed(case))), float(case.steady_reward(case.space.all_choices()).min())
+    assert found.choice is not None
     assert float(case.steady_reward(found.choice)) > best - 0.1 * (best - worst)
 
 
@@ -113,13 +123,13 @@ def test_the_log_alone_teaches_clocks_and_batch(case: EdgeCase, grid: OrinGrid) 
 
 
 def test_training_that_is_resumed_equals_training_that_went_on(case: EdgeCase, tmp_path: Path) -> None:
-    config = OnlineConfig(n_updates=4, n_states=3)
+    config = OnlineConfig(n_updates=8, n_states=3)
     straight, stopped = (GrpoLearner(case.space, N_FEATURES, QUICK) for _ in range(2))
-    fine_tune(case, straight, replace(config, n_updates=8))
-    fine_tune(case, stopped, config)
+    fine_tune(case, straight, config)
+    fine_tune(case, stopped, config, n_updates=4)
     stopped.save(tmp_path / "half.safetensors")
     resumed = GrpoLearner.resume(tmp_path / "half.safetensors", case.space)
-    fine_tune(case, resumed, config)
+    fine_tune(case, resumed, config, first=4, n_updates=4)
     states = np.stack([case.features(temp_c, False) for temp_c in (60.0, 80.0, 94.0)])
     assert np.array_equal(resumed.policy.logits(states), straight.policy.logits(states))
 
@@ -156,36 +166,61 @@ def test_what_cannot_be_chosen_or_seen_is_refused(case: EdgeCase) -> None:
 def test_both_studies_run_and_go_on_from_checkpoints(case: EdgeCase, grid: OrinGrid, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     found = search_study(case, grid, [0], n_measurements=24, n_pretraining=3)
-    assert {row.way for row in found} >= {"random", "tpe", "grpo", "governor_like"}
+    assert {row.way for row in found} >= {"random", "tpe", "grpo", "governor"}
     assert all(row.regret >= -1e-12 for row in found)
-    assert max(row.n_measurements for row in found) == 24
-    assert len(search_table(found)) == 1 + len(found)
-
-    def study() -> list[dict[str, object]]:
-        rows = fan_off_study(
-            case,
-            grid,
-            [0],
-            tmp_path,
-            n_batches=30,
-            fan_off_at=10,
-            config=QUICK,
-            online=OnlineConfig(n_updates=3, n_states=2),
-            n_pretraining=3,
-        )
-        assert len(fan_off_table(rows)) == 1 + len(rows)
-        return [row.before | row.after | {"chooser": row.chooser} for row in rows]
-
-    first = study()
-    written = (tmp_path / "grpo-0.safetensors").stat().st_mtime_ns
-    assert json.dumps(study()) == json.dumps(first)
-    assert (tmp_path / "grpo-0.safetensors").stat().st_mtime_ns == written
+    assert all(len(row.best_seen_regrets) == row.n_measurements // 10 for row in found)
+    assert len(search_table(found)) == 1 + len({row.way for row in found})
+    path = tmp_path / "grpo-0.safetensors"
+    online = OnlineConfig(n_updates=6, n_states=2)
+    learned = train(case, grid, path, config=QUICK, online=online, n_pretraining=2, checkpoint_every=4)
+    assert learned.metrics["n_online"] == 6 and len(learned.metrics["curve"]) == 8
+    rows = fan_off_study(case, {0: learned}, n_batches=30, fan_off_at=5)
+    assert {row.chooser for row in rows} >= {"grpo", "best_fixed_within_limit", "governor"}
+    assert len(fan_off_table(rows)) == 1 + len(rows)
+    before = path.read_bytes()
+    assert train(case, grid, path, online=online).n_updates == learned.n_updates
+    assert path.read_bytes() == before
 
 
-def test_a_learned_policy_chooses_by_temperature_and_fan_only(case: EdgeCase) -> None:
-    learner = GrpoLearner(case.space, N_FEATURES, QUICK)
-    chosen = Likeliest(learner.policy, case)
-    found = drive(case, chosen, 20, fan_off_at=10, seed=0)
-    again = drive(case, chosen, 20, fan_off_at=10, seed=0)
-    assert np.array_equal(found.choices, again.choices)
-    assert found.overhead > 0
+def test_training_that_was_cut_off_ends_as_if_it_had_not_been(case: EdgeCase, grid: OrinGrid, tmp_path: Path) -> None:
+    online = OnlineConfig(n_updates=6, n_states=2)
+    kept = {"config": QUICK, "n_pretraining": 2, "checkpoint_every": 2}
+    straight = train(case, grid, tmp_path / "straight.safetensors", online=online, **kept)  # type: ignore[arg-type]
+
+    def stop(done: int, of: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "stopped.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(case, grid, path, online=online, on_update=stop, **kept)  # type: ignore[arg-type]
+    resumed = train(case, grid, path, online=online, **kept)  # type: ignore[arg-type]
+    assert [each["reward_mean"] for each in resumed.metrics["curve"]] == [
+        each["reward_mean"] for each in straight.metrics["curve"]
+    ]
+    states = np.stack([case.features(temp_c, False) for temp_c in (60.0, 94.0)])
+    assert np.array_equal(resumed.policy.logits(states), straight.policy.logits(states))
+
+
+class Thermostat(FactoredPolicy):
+    """All or nothing: hot settings up to a temperature, cool ones from there on."""
+
+    def __init__(self, case: EdgeCase, switch_c: float) -> None:
+        super().__init__(case.space, ())
+        object.__setattr__(self, "switch", case.features(switch_c, False)[1])
+
+    def best(self, features: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        return np.array([10, 10, 2, 2] if features[1] < self.switch else [0, 0, 0, 0])  # type: ignore[attr-defined]
+
+
+def test_calibration_tells_a_policy_that_is_too_warm_to_hold_the_board_cooler(case: EdgeCase) -> None:
+    limit_c = case.reward.limits.temp_c
+    assert calibrate(case, Thermostat(case, limit_c - 5), 0) == 0.0
+    policy = Thermostat(case, limit_c + 0.3)
+    guard_c = calibrate(case, policy, 0)
+    assert 0.3 < guard_c < 1.5
+    held = drive(case, Likeliest(policy, case, guard_c=guard_c), 600, fan_off_at=0, seed=9, start_c=85.0).after
+    bare = drive(case, Likeliest(policy, case), 600, fan_off_at=0, seed=9, start_c=85.0).after
+    assert held is not None and bare is not None
+    assert held.longest_violation_s == 0.0 < bare.longest_violation_s
+    assert held.hottest_c < limit_c - SLACK_C / 2

@@ -23,7 +23,7 @@ from tests.orchestrator.doubles import plan
 
 DATA = (
     "energy_j,energy_net_j,cpu_energy_j,gpu_energy_j,energy_method,energy_source,duration_s,tokens_per_s,"
-    "n_output_tokens,n_prompt_tokens,accuracy,n_abstained,exit_layer,entropy_nats,choosing_s,choosing_energy_j,"
+    "n_output_tokens,n_prompt_tokens,accuracy,n_abstained,mean_exit_layer,mean_entropy_nats,choosing_s,choosing_energy_j,"
     "start_temp_c,idle_temp_c,cooldown_s,thermal_gate,state,attempt_id,reasons"
 )
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from contract.node_info import CheckReport
 from contract.telemetry import TelemetrySample
 from contract.trial_result import ArtifactRef, AttemptStatus
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
+from orchestrator.clients import http_client
 from orchestrator.clients.event_stream import event_data
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.clients.http_client import HttpClient, read_token
@@ -458,3 +460,10 @@ def test_events_may_be_cut_anywhere(size: int) -> None:
     body = b"id: 1\r\ndata: one\r\n\r\nretry: 5\n\ndata:two\ndata: three\n\ndata: never ended\n"
     chunks = [body[begin : begin + size] for begin in range(0, len(body), size)]
     assert list(event_data(chunks)) == [b"one", b"two\nthree"]
+
+
+def test_certificates_are_checked_and_read_once() -> None:
+    context = http_client._certificates()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert http_client._certificates() is context

@@ -130,3 +130,18 @@ def test_the_small_real_profile_is_of_the_engine_that_the_small_real_study_serve
     profile, serving = plan(FOLDER / "profile_vllm_cpu.py"), plan(FOLDER / "serving_vllm_cpu.py")
     assert len(profile) == 4 * 2 * 2
     assert {spec.engine_key() for spec in profile} == {spec.engine_key() for spec in serving}
+
+
+def test_the_ablations_are_all_there_beside_a_constant_a_rule_and_another_models_policy() -> None:
+    specs = [spec for spec in plan(FOLDER / "serving_ablations.py") if spec.treatment["arrival_seed"] == 0]
+    levels = {str(spec.treatment["policy"]): spec.serving.policy for spec in specs if spec.serving}
+    assert {
+        "ablation: no RL",
+        "ablation: no energy in the reward",
+        "ablation: fixed clock",
+        "ablation: fixed batch",
+    } < (levels.keys())
+    assert {"fixed_clock", "deadline", "deadline_energy", "planned", "cross-model: another table's"} < levels.keys()
+    assert len([name for name, policy in levels.items() if name.startswith("learned, seed")]) == 5
+    assert all((policy.file is not None) == (policy.name in ("planned", "learned")) for policy in levels.values())
+    assert len({spec.workload.model_dump_json() for spec in specs}) == 1

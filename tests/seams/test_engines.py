@@ -223,7 +223,7 @@ def test_a_requests_exit_layer_is_taken_or_refused_by_name(loaded):
         assert set(done.token_exit_layer) == {2} and len(done.token_entropy_nats) == done.n_output_tokens
     else:
         seen: list[Completion] = []
-        with pytest.raises(InvalidRequestError, match=rf"'early' .* {loaded.case.name}.* knows no early exit"):
+        with pytest.raises(InvalidRequestError, match=rf"'early' .*'{loaded.case.name}' knows no early exit"):
             loaded.engine.generate([ask("Hello?"), asked], concurrency=1, on_completion=seen.append)
         assert seen == [], "refused before any request begins"
     # and the engine is still good

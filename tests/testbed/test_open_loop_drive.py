@@ -1,11 +1,13 @@
 """The open loop: arrivals by the clock, latency from the true arrival, what is lost and left."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from contract.errors import InvalidOptionError
+from contract.errors import InvalidOptionError, InvalidRequestError
 from contract.serving import PolicySpec, ServingSpec
 from contract.trial_spec import ModelSpec, SamplingSpec
 from testbed.clock import Clock
@@ -133,6 +135,26 @@ def test_a_clock_is_changed_only_when_it_is_another_and_the_switch_is_in_the_lat
     (switch,) = served.record.switches
     assert switch.end_s - switch.start_s == pytest.approx(0.05)
     assert (switch.from_mhz, switch.to_mhz) == (1410.0, 705.0)
+
+
+def test_a_policys_exit_layer_reaches_the_requests_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine without early exit says so; with `continuous`, the drive does."""
+    early = Choose(lambda seen: Decision(1410.0, 4, exit_layer=9))
+    with pytest.raises(InvalidRequestError, match="'r0' is to leave the model after 9 layers"):
+        drive(early, 1.0)
+    with pytest.raises(InvalidOptionError, match=r"chose exit layer 9.*continuous to false"):
+        drive(early, 1.0, continuous=True)
+    asked: list[list[int | None]] = []
+    answer = FakeEngine.generate
+
+    def generate(self: FakeEngine, requests: Any, **options: Any) -> Any:
+        asked.append([each.exit_layer for each in requests])
+        return answer(self, [replace(each, exit_layer=None) for each in requests], **options)
+
+    monkeypatch.setattr(FakeEngine, "generate", generate)
+    turns = iter((9, None))
+    drive(Choose(lambda seen: Decision(1410.0, 4, next(turns))), 1.0, 1.2, 1.3)
+    assert asked == [[9], [None, None]]
 
 
 def test_without_a_drain_nothing_is_begun_after_the_end_and_what_is_left_is_counted() -> None:
