@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from orchestrator.local_testbed import end_with_parent
+
 START_S = 60.0
 
 
@@ -116,7 +118,11 @@ def running_postgresql() -> Iterator[PostgresqlServer]:
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with log.open("w") as told:
             server = subprocess.Popen(
-                [folder / "postgres", "-D", data, *arguments], stdout=told, stderr=told, **as_user
+                [folder / "postgres", "-D", data, *arguments],
+                stdout=told,
+                stderr=told,
+                preexec_fn=end_with_parent(),  # also when the tests are killed
+                **as_user,
             )
         try:
             ready = [folder / "pg_isready", "-q", "-h", home, "-d", "postgres", "-U", "joulebed"]
