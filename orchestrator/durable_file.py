@@ -1,13 +1,18 @@
 """Files of an experiment's folder that survive a crash: old or new content, never a part."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file, and return when a power cut can no longer undo it.
 
     Temporary name, fsync, rename, fsync of the folder.
+
+    Args:
+        path: of the file.
+        content: all of it, or part by part.
 
     Raises:
         OSError: it cannot be written; what was there is untouched.
@@ -15,7 +20,7 @@ def write_durably(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
