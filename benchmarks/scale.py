@@ -50,8 +50,9 @@ from orchestrator.config import Cooldown, Factor, RunnerConfig, RunTableModel, T
 from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
 from orchestrator.design import expand
-from orchestrator.export import export_run_table
+from orchestrator.experiment_folder import keep_database
 from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry
 from orchestrator.pool_member import gather
 from orchestrator.pool_view import PoolScreen
@@ -181,10 +182,13 @@ def point(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         mark_done(folder, store, arguments.done)
     require_files(n_testbeds)
     exports_s: list[float] = []
+    if arguments.database:
+        keep_database(folder, arguments.database)
+    write_table = pool_exporter(store, folder)
 
     def export() -> None:
         began_s = time.monotonic()
-        export_run_table(store, folder, "csv")
+        write_table()
         exports_s.append(time.monotonic() - began_s)
 
     with simulated(arguments.median):

@@ -38,6 +38,7 @@ from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.log import campaign_log
 from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry, entries_of
 from orchestrator.pool_member import differences, gather
 from orchestrator.pool_view import PoolScreen
@@ -243,7 +244,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries:
                 screen=screen,
                 recorder=recorder,
                 stop=stop,
-                export=_exporter(store, folder),
+                export=pool_exporter(store, folder),
                 settings=settings,
             )
             outcome = Pool(parts, members).run()
