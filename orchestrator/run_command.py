@@ -38,10 +38,11 @@ from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.log import campaign_log
 from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry, entries_of
 from orchestrator.pool_member import differences, gather
 from orchestrator.pool_view import PoolScreen
-from orchestrator.preflight import preflight
+from orchestrator.preflight import outline, preflight
 from orchestrator.progress_view import ShownView, Tally, make_view
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
@@ -103,11 +104,11 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
     Raises:
         JouleBedError: something is wrong that was found before anything was written.
     """
-    config, plan = _planned(options, console)
     if options.database is not None:
         checked_database(options.database)
     if options.pool is not None or len(options.testbed_urls) > 1:
-        return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
+        return _run_pool(options, console, stop, entries_of(options.testbed_urls, options.pool))
+    config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
@@ -175,15 +176,9 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         return print_campaign_end(console, folder, store, outcome)
 
 
-def _run_pool(
-    options: RunOptions,
-    console: Console,
-    stop: StopRequest,
-    config: RunnerConfig,
-    plan: Plan,
-    entries: Sequence[PoolEntry],
-) -> int:
+def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries: Sequence[PoolEntry]) -> int:
     """The same on several testbeds."""
+    config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
@@ -219,6 +214,8 @@ def _run_pool(
         if store is None:
             store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
+        # The run table has all of it now; a large one would be most of this process's memory.
+        plan = outline(plan)
         for difference in differences(members):
             told(f"Note: {difference}. The report tests whether the testbeds differ.")
         for member in members:
@@ -247,7 +244,7 @@ def _run_pool(
                 screen=screen,
                 recorder=recorder,
                 stop=stop,
-                export=_exporter(store, folder),
+                export=pool_exporter(store, folder),
                 settings=settings,
             )
             outcome = Pool(parts, members).run()
@@ -291,6 +288,7 @@ def _open(
         if database is not None:
             keep_database(folder, database)
         keep_plan(folder, plan)
+        del plan
         yield store
     finally:
         store.close()
