@@ -200,7 +200,10 @@ def _attempt_folder(experiment: Experiment, run_id: str) -> Path:
         )
     folder: Path = experiment.folder / _RUNS / run_id / row["attempt_id"]
     if not folder.is_dir():
-        raise UsageError(f"The files of {run_id} are not here: there is no folder {folder}. Copy the whole experiment.")
+        raise UsageError(
+            f"The files of {run_id} are not here: there is no folder {folder}. Copy the whole experiment; "
+            "from a store that `orchestrator run --artifacts` filled, `orchestrator fetch` brings them."
+        )
     return folder
 
 

@@ -1,5 +1,6 @@
 """Where an attempt's files go: `results/EXPERIMENT/runs/RUN_ID/ATTEMPT_ID/`, verified before the attempt counts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from contract.errors import ArtifactCorruptError, JouleBedError
@@ -17,12 +18,14 @@ class ArtifactFolder:
 
     Args:
         experiment: the experiment's folder, which exists.
+        kept: is told of each attempt's folder that holds everything, and returns at once.
 
     Attributes:
         journal: is told of every attempt's end.
     """
 
-    def __init__(self, experiment: Path) -> None:
+    def __init__(self, experiment: Path, kept: Callable[[Path], None] = lambda folder: None) -> None:
+        self._kept = kept
         self._runs = experiment / RUNS
         self.journal = AttemptJournal(experiment)
 
@@ -63,4 +66,5 @@ class ArtifactFolder:
                 "Make room or permissions there, then run the same command again: it continues with this attempt.",
                 path=str(folder),
             ) from error
+        self._kept(folder)
         return folder

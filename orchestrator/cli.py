@@ -1,5 +1,5 @@
 """The orchestrator's command line: `plan`, `run`, `status`, `story`, `retry`, `pause`, `resume`, `exclude`, `include`,
-`export`, `repair`, `doctor`.
+`fetch`, `export`, `repair`, `doctor`.
 
 Exit codes: 0 fine, 1 some runs failed or are still to do, 2 the command was wrong and nothing was written.
 """
@@ -112,12 +112,23 @@ def run(
             help="Keep the run table in PostgreSQL: postgresql+psycopg://USER@HOST/DATABASE; password in PGPASSWORD.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="All testbeds of a Ray cluster, see docs/ray.md; `local` starts one on this machine.",
+        ),
+    ] = None,
     token_file: _TokenFile = None,
     local: Annotated[bool, typer.Option("--local", help="Start a testbed on this machine for the campaign.")] = False,
     devices: _Devices = None,
     superglue_dir: Annotated[Path | None, typer.Option(help="With --local: folder of SuperGLUE items.")] = None,
     meter: Annotated[str | None, typer.Option(help="With --local: what the meter `auto` stands for.")] = None,
     results: ResultsOption = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Copy the files there too: s3://BUCKET/FOLDER, see docs/artifacts.md."),
+    ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Lines in place of bars.")] = False,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve its web page beside it.")] = False,
     on_suspect: Annotated[
@@ -139,11 +150,13 @@ def run(
     study = _study(config, experiment_runner_config, spec, continue_from)
     if study is not None and devices:
         raise typer.BadParameter("goes with CONFIG only", param_hint="--devices")
-    if local == bool(testbed or pool):
+    if sum((local, bool(testbed or pool), ray is not None)) != 1:
         raise typer.BadParameter(
-            "give either --testbed URL (or --pool POOL.toml) or --local", param_hint="--testbed / --local"
+            "give either --testbed URL (or --pool POOL.toml) or --local or --ray ADDRESS",
+            param_hint="--testbed / --local / --ray",
         )
-    if not local and (superglue_dir is not None or meter is not None):
+    is_here = local or (ray is not None and ray.partition(":")[0] == "local")
+    if not is_here and (superglue_dir is not None or meter is not None):
         raise typer.BadParameter(
             "goes with --local only; give it to `testbed serve` on the other machine",
             param_hint="--superglue-dir / --meter",
@@ -163,7 +176,7 @@ def run(
         config=config,
         testbed_urls=tuple(testbed or ()),
         token_file=token_file,
-        local=LocalOptions(superglue_dir, meter) if local else None,
+        local=LocalOptions(superglue_dir, meter) if is_here else None,
         results=results,
         wants_bars=not no_progress,
         on_suspect=OnSuspect(on_suspect) if on_suspect else None,
@@ -174,8 +187,28 @@ def run(
         wants_dashboard=dashboard,
         pool=pool,
         database=database,
+        ray=ray,
+        artifacts=artifacts,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
+
+
+@app.command()
+def fetch(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The experiment's: results/NAME.")],
+    artifacts: Annotated[str, typer.Option(metavar="URL", help="The store that `run --artifacts` copied to.")],
+    run_id: Annotated[list[str] | None, typer.Option("--run", help="Of this run only; again for more.")] = None,
+) -> None:
+    """Bring files of attempts back from a store, verified; what is here already is left."""
+    from orchestrator.artifact_store import ArtifactStore
+
+    done = ArtifactStore(artifacts, folder.resolve().name).fetch(folder, run_id or ())
+    console = Console()
+    size = f"{done.n_new_files} files, {done.n_bytes / 1e6:.1f} MB"
+    console.print(f"{done.n_attempts} attempts are in {folder / 'runs'}; fetched now: {size}.", highlight=False)
+    for message in done.failed.values():
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if done.failed else 0)
 
 
 @app.command()

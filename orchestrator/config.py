@@ -148,6 +148,7 @@ class RunnerConfig:
     Attributes:
         name: of the experiment, and of its folder under `results_output_path`.
         results_output_path: relative to where `orchestrator` is started.
+        artifacts: URL of a store that the files of attempts are copied to, such as s3://bucket/folder; empty: none.
         seed: of everything random: order, items, sampling.
         order: see `Order`.
         group_by: factors whose runs stay together, for `Order.GROUPED`.
@@ -162,6 +163,7 @@ class RunnerConfig:
 
     name: str = ""
     results_output_path: str = "results"
+    artifacts: str = ""
     seed: int = 0
     order: Order = Order.BLOCKS
     group_by: Sequence[str] = ()

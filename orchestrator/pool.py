@@ -62,6 +62,7 @@ class PoolParts:
         stop: what a person asked for.
         export: writes the run table as a file for people.
         settings: patience.
+        kept: see `ArtifactFolder`.
     """
 
     store: SqlStore
@@ -73,6 +74,7 @@ class PoolParts:
     stop: StopRequest
     export: Callable[[], None]
     settings: ControllerSettings
+    kept: Callable[[Path], None] = lambda folder: None
 
 
 class Pool:
@@ -91,7 +93,7 @@ class Pool:
         kinds = {member.kind for member in members}
         may_run = allows if has_kinds(member.entry for member in members) else None
         self._colleagues = Colleagues(parts.store, Balance.of(parts.store, may_run, kinds))
-        self._artifacts = ArtifactFolder(parts.folder)
+        self._artifacts = ArtifactFolder(parts.folder, parts.kept)
         self._outcomes: dict[str, CampaignOutcome] = {}
         self._guard = threading.Lock()
 

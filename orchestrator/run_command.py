@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from contract.errors import ConfigError, JouleBedError
 from contract.log_line import LogFormat, secret_values
+from orchestrator.artifact_uploader import copied_to
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.clients.http_client import HttpClient, read_token
@@ -40,10 +41,11 @@ from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
 from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry, entries_of
-from orchestrator.pool_member import differences, gather
+from orchestrator.pool_member import Dialled, differences, gather
 from orchestrator.pool_view import PoolScreen
 from orchestrator.preflight import outline, preflight
 from orchestrator.progress_view import ShownView, Tally, make_view
+from orchestrator.ray_pool import ray_testbeds
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
@@ -77,6 +79,8 @@ class RunOptions:
         wants_dashboard: serve the web page beside the campaign.
         database: address of a server's run table; None: a file in the experiment's folder.
         pool: file of testbeds, see `orchestrator.pool_file`; None: those of `testbed_urls`.
+        ray: address of a Ray cluster whose testbeds are driven, in place of all others.
+        artifacts: URL of a store that the files are copied to, in place of the configuration's; None: as it says.
     """
 
     config: Path | None
@@ -93,6 +97,8 @@ class RunOptions:
     wants_dashboard: bool = False
     pool: Path | None = None
     database: str | None = None
+    ray: str | None = None
+    artifacts: str | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -106,13 +112,14 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
     """
     if options.database is not None:
         checked_database(options.database)
-    if options.pool is not None or len(options.testbed_urls) > 1:
-        return _run_pool(options, console, stop, entries_of(options.testbed_urls, options.pool))
+    if options.pool is not None or options.ray is not None or len(options.testbed_urls) > 1:
+        return _run_pool(options, console, stop)
     config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
     with ExitStack() as stack:
+        kept = stack.enter_context(_copied(options, config, folder, console))
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
             store = stack.enter_context(_open(folder, plan, locks, create=False, database=options.database))
@@ -166,7 +173,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 cooldown=CooldownWait(
                     config.cooldown, lambda: view.note_node(client.node()).temperatures, sleep=stop.sleep
                 ),
-                artifacts=ArtifactFolder(folder),
+                artifacts=ArtifactFolder(folder, kept),
                 view=view,
                 stop=stop,
                 export=_exporter(store, folder),
@@ -176,21 +183,30 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         return print_campaign_end(console, folder, store, outcome)
 
 
-def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries: Sequence[PoolEntry]) -> int:
+def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
     """The same on several testbeds."""
     config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
-    # One reading per file: a thousand testbeds mostly share one.
-    files = {each.token_file or options.token_file for each in entries}
-    tokens = {path: read_token(path) for path in files}
-    secrets += tokens.values()
-    require_files(len(entries))
     told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with ExitStack() as stack:
+        # Makes the clients, which are its own to close, where HTTP does not.
+        dial: Callable[[PoolEntry], Dialled] | None = None
+        if options.ray is not None:
+            stack.enter_context(_unless_refused(folder))
+            testbeds = stack.enter_context(ray_testbeds(options.ray, folder, options.local, told))
+            entries, dial = testbeds.entries, testbeds.dial
+        else:
+            entries = entries_of(options.testbed_urls, options.pool)
+        # One reading per file: a thousand testbeds mostly share one.
+        files = {each.token_file or options.token_file for each in entries} if dial is None else set()
+        tokens = {path: read_token(path) for path in files}
+        secrets += tokens.values()
+        require_files(len(entries))
+        kept = stack.enter_context(_copied(options, config, folder, console))
 
-        def dial(entry: PoolEntry) -> HttpClient:
+        def dial_http(entry: PoolEntry) -> HttpClient:
             client = HttpClient(entry.url, tokens[entry.token_file or options.token_file])
             stack.callback(client.close)
             return client
@@ -206,7 +222,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries:
         recorder = Recorder(entries[0].url, config.cooldown)
         try:
             with console.status(f"Asking {len(entries)} testbeds whether they can run this plan"):
-                members = gather(entries, plan, dial)
+                members = gather(entries, plan, dial or dial_http)
         except JouleBedError as error:
             if store is not None and not isinstance(error, ConfigError):
                 recorder.note_refusal(store, error)
@@ -222,10 +238,9 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries:
             if member.info is None:
                 told(f"{member.name} does not answer: the campaign begins without it, and it joins when it answers.")
         if options.wants_dashboard:
-            urls, token = (
-                [each.url for each in entries[:_SHOWN_LIVE]],
-                tokens[entries[0].token_file or options.token_file],
-            )
+            # Those of Ray have no URL that it could listen at.
+            urls = [each.url for each in entries[:_SHOWN_LIVE]] if dial is None else []
+            token = tokens.get(entries[0].token_file or options.token_file, "")
             stack.enter_context(DashboardProcess(folder, urls, token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
         tally = Tally(store.counts(), suspect_codes(store))
@@ -246,6 +261,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest, entries:
                 stop=stop,
                 export=pool_exporter(store, folder),
                 settings=settings,
+                kept=kept,
             )
             outcome = Pool(parts, members).run()
             ended(outcome)
@@ -260,6 +276,13 @@ def _signals(stop: StopRequest) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _copied(
+    options: RunOptions, config: RunnerConfig, folder: Path, console: Console
+) -> AbstractContextManager[Callable[[Path], None]]:
+    told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    return copied_to(options.artifacts or config.artifacts, folder, told, is_quiet=options.local is not None)
 
 
 def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]:
@@ -316,11 +339,17 @@ def _testbed(options: RunOptions, folder: Path) -> Iterator[tuple[str, str]]:
             raise ConfigError("Say where to run: --testbed URL, or --local for a testbed on this machine.")
         yield options.testbed_urls[0], read_token(options.token_file)
         return
+    with _unless_refused(folder), LocalTestbed(folder, options.local) as testbed:
+        yield testbed.url, testbed.token
+
+
+@contextmanager
+def _unless_refused(folder: Path) -> Iterator[None]:
+    """What a testbed of the campaign's own writes into a new folder goes, unless the campaign began."""
     # The uppermost folder that is not there yet is what there is to take away again.
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with LocalTestbed(folder, options.local) as testbed:
-            yield testbed.url, testbed.token
+        yield
     finally:
         if new and not has_run_table(folder):
             shutil.rmtree(new[-1], ignore_errors=True)

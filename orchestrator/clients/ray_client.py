@@ -50,6 +50,7 @@ class RayClient:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.name = name
         self.url = f"ray:{name}"
         self._reach = reach
         self._unreachable_after_s = unreachable_after_s

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ LOCAL = "local"
 _NAMESPACE = "joulebed"
 _MAX_CALLS = 64
 """Questions that an actor works on at a time: long polls wait there."""
+_KNOCK_S = 10.0
 _LOCAL_STORE_BYTES = 100 * 1024 * 1024
 
 
@@ -30,12 +33,14 @@ class ActorPlace:
     """Where one testbed is to be.
 
     Attributes:
+        host: name of the machine.
         name: of the actor; the same whenever the cluster is looked at, so that its attempts are found again.
         node_id: Ray's, of the machine.
         n_cpus: its share of the machine, so that Ray runs nothing else there.
         n_gpus: likewise.
     """
 
+    host: str
     name: str
     node_id: str
     n_cpus: float
@@ -60,7 +65,7 @@ def places(nodes: Sequence[Mapping[str, Any]]) -> list[ActorPlace]:
             number = n_of_host[host] = n_of_host.get(host, -1) + 1
             n_cpus, n_gpus = resources.get("CPU", 0.0) / n_units, resources.get("GPU", 0.0) / n_units
             # A fraction of a device would be shared: then it is not asked for, and is the nodes' own affair.
-            found.append(ActorPlace(f"testbed-{host}-{number}", node["NodeID"], n_cpus // 1, n_gpus // 1))
+            found.append(ActorPlace(host, f"testbed-{host}-{number}", node["NodeID"], n_cpus // 1, n_gpus // 1))
     return found
 
 
@@ -93,6 +98,8 @@ class RayTestbeds:
         self._child_env = dict(child_env or {})
         self._stack = ExitStack()
         self.clients: list[RayClient] = []
+        self.crowded: list[str] = []
+        """Machines that have several testbeds."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -105,6 +112,8 @@ class RayTestbeds:
                     f"No machine of the Ray cluster at {self._address} offers a testbed. Start Ray there with "
                     f"--resources='{{\"{RESOURCE}\": 1}}' (docs/ray.md)."
                 )
+            machines = Counter(place.node_id for place in found)
+            self.crowded = [place.host for place in found if machines.pop(place.node_id, 0) > 1]
             for place in found:
                 client = RayClient(place.name, partial(self._actor, place))
                 stack.callback(client.close)
@@ -120,9 +129,11 @@ class RayTestbeds:
 
     def _connect(self, stack: ExitStack) -> None:
         options: dict[str, Any] = {"address": self._address}
-        if self._address.partition(":")[0] == LOCAL:
+        if is_local(self._address):
             # Ray tells its makers of every cluster by default: not from here.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # Its 30 s are too few on a small machine that is busy.
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
             # Read when Ray is first loaded. Without a token of its own, it would write one into the home folder.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -132,6 +143,8 @@ class RayTestbeds:
                 "include_dashboard": False,
                 "object_store_memory": _LOCAL_STORE_BYTES,
             }
+        else:
+            _knock(self._address)
         try:
             import ray
         except ImportError as error:
@@ -139,12 +152,7 @@ class RayTestbeds:
         try:
             ray.init(**options, namespace=_NAMESPACE, log_to_driver=False, logging_level="ERROR")
         except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
-            raise TestbedUnreachableError(
-                f"No Ray cluster answers at {self._address} ({' '.join(str(error).split())[:300]}). Check `ray status` "
-                "there, that Ray and Python have the same versions on all machines, and that RAY_AUTH_TOKEN holds the "
-                "cluster's token where it asks for one.",
-                url=self._address,
-            ) from error
+            raise _no_cluster(self._address, error) from error
         stack.callback(ray.shutdown)
 
     def _actor(self, place: ActorPlace) -> Any:
@@ -176,6 +184,31 @@ class RayTestbeds:
         return (
             ray.remote(TestbedActor).options(**options).remote(place.name, root, self._meter, self._child_env or None)
         )
+
+
+def is_local(address: str) -> bool:
+    """Whether an address asks for a cluster on this machine, which lasts as long as the campaign."""
+    return address.partition(":")[0] == LOCAL
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens there: Ray itself asks for two minutes before it says that nobody does."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        return  # such as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> TestbedUnreachableError:
+    why = " ".join(str(error).split())[:300]
+    return TestbedUnreachableError(
+        f"No Ray cluster answers at {address} ({why}). Check `ray status` there, that Ray and Python have the same "
+        "versions on all machines, and that RAY_AUTH_TOKEN holds the cluster's token where it asks for one.",
+        url=address,
+    )
 
 
 def _n_local(address: str) -> int:

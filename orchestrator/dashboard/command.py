@@ -130,7 +130,8 @@ def _urls_of_drivers(store: SqlStore) -> list[str]:
     return [
         driver.url
         for driver in drivers(store)
-        if driver.url and driver.condition is not Condition.ENDED and _may_live(driver.owner)
+        # Those of a Ray cluster answer the campaign's own process only.
+        if driver.url.startswith("http") and driver.condition is not Condition.ENDED and _may_live(driver.owner)
     ]
 
 
