@@ -31,10 +31,11 @@ def overview_figure(rows: Sequence[EdgeRow]) -> "Figure":
     axes = figure.subplots()
     has_legend = len(shown) <= 4 * len(PALETTE)
     for number, row in enumerate(shown):
-        reports = list(row.reports.values())
+        pairs = [(FIGURES["hottest_c"](each), FIGURES["throughput_per_s"](each)) for each in row.reports.values()]
+        known = [(temp_c, rate) for temp_c, rate in pairs if temp_c is not None and rate is not None]
         axes.plot(
-            [FIGURES["hottest_c"](each) for each in reports],
-            [FIGURES["throughput_per_s"](each) for each in reports],
+            [temp_c for temp_c, _ in known],
+            [rate for _, rate in known],
             MARKERS[number // len(PALETTE) % len(MARKERS)] if has_legend else "o",
             color=PALETTE[number % len(PALETTE)] if has_legend else PALETTE[0],
             ms=5,
