@@ -31,11 +31,11 @@ def overview_figure(rows: Sequence[EdgeRow]) -> "Figure":
     axes = figure.subplots()
     has_legend = len(shown) <= 4 * len(PALETTE)
     for number, row in enumerate(shown):
-        points = [(FIGURES["hottest_c"](each), FIGURES["throughput_per_s"](each)) for each in row.reports.values()]
-        found = [(hottest_c, per_s) for hottest_c, per_s in points if hottest_c is not None and per_s is not None]
+        pairs = [(FIGURES["hottest_c"](each), FIGURES["throughput_per_s"](each)) for each in row.reports.values()]
+        known = [(temp_c, rate) for temp_c, rate in pairs if temp_c is not None and rate is not None]
         axes.plot(
-            [hottest_c for hottest_c, _ in found],
-            [per_s for _, per_s in found],
+            [temp_c for temp_c, _ in known],
+            [rate for _, rate in known],
             MARKERS[number // len(PALETTE) % len(MARKERS)] if has_legend else "o",
             color=PALETTE[number % len(PALETTE)] if has_legend else PALETTE[0],
             ms=5,
