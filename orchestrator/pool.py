@@ -6,6 +6,7 @@ dead delays no other. What they share is the run table, the screen, the request 
 
 import logging
 import resource
+import sys
 import threading
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ from orchestrator.suspicion import ON_SUSPECT_KEY
 _log = logging.getLogger("orchestrator.campaign")
 
 _LOOK_S = 0.2
+_SWITCH_S = 0.001
 _RENEW_S = LEASE_S / 4
 _FILES_PER_TESTBED = 3
 _OTHER_FILES = 128
@@ -99,6 +101,8 @@ class Pool:
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until no testbed can go on; blocking. To be called in the main thread."""
+        # A writer of the run table gives the interpreter away at each statement, and all others wait for the writer.
+        sys.setswitchinterval(_SWITCH_S)
         self._note_policy()
         over = threading.Event()
         exporter = threading.Thread(target=self._export_now_and_then, args=(over,), name="export", daemon=True)
