@@ -22,6 +22,7 @@ over that and the trial's time. CPU is the orchestrator process's, all threads.
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -49,11 +50,13 @@ from orchestrator.config import Cooldown, Factor, RunnerConfig, RunTableModel, T
 from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
 from orchestrator.design import expand
-from orchestrator.export import export_run_table
+from orchestrator.experiment_folder import keep_database
 from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry
 from orchestrator.pool_member import gather
 from orchestrator.pool_view import PoolScreen
+from orchestrator.preflight import outline
 from orchestrator.progress_view import Tally
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.stop_request import StopRequest
@@ -100,9 +103,9 @@ class CountedStore(SqlStore):
     turn_s = 0.0
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, *, is_note: bool = False) -> Iterator[Connection]:
         begin_s = time.perf_counter()
-        with super()._writing() as connection:
+        with super()._writing(is_note=is_note) as connection:
             mine_s = time.perf_counter()
             yield connection
         CountedStore.n_writes += 1
@@ -174,14 +177,18 @@ def point(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     begin_s = time.monotonic()
     store.create_experiment(plan)
     create_s = time.monotonic() - begin_s
+    plan = outline(plan)
     if arguments.done:
         mark_done(folder, store, arguments.done)
     require_files(n_testbeds)
     exports_s: list[float] = []
+    if arguments.database:
+        keep_database(folder, arguments.database)
+    write_table = pool_exporter(store, folder)
 
     def export() -> None:
         began_s = time.monotonic()
-        export_run_table(store, folder, "csv")
+        write_table()
         exports_s.append(time.monotonic() - began_s)
 
     with simulated(arguments.median):
@@ -243,7 +250,8 @@ def point(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "turn_ms": 1000 * counted[2] / max(counted[0], 1),
         "database_busy": counted[1] / window_s,
         "written_kb_per_trial": (process.io_counters().write_bytes - written_before) / 1000 / n,
-        "peak_rss_mb": peak_bytes / 1e6,
+        "rss_mb": peak_bytes / 1e6,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         "exports_s": exports_s,
         "expand_s": expand_s,
         "create_s": create_s,

@@ -200,7 +200,7 @@ def regret_figure(rows: Sequence[SearchRow]) -> "Figure":
     axes.set_xlabel("measurements")
     axes.set_ylabel(f"regret (%, {_SIMULATED})")
     axes.set_title("Lines: median and 80 % of seeds; points: what each seed recommended in the end", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
     _plain(axes)
     return figure
 

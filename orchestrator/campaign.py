@@ -1,6 +1,6 @@
 """What a campaign may cost in patience, and how it ended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from contract.attempt_state import AttemptState, RunState
@@ -59,6 +59,8 @@ class ControllerSettings:
             can take its run, as long as another answers.
         export_every_s: the least time between two exports of the run table during the campaign.
         on_suspect: what becomes of doubted results.
+        passing_s: a state that is over before is not worth a write.
+        renew_s: how often a lease is renewed; infinite: somebody else renews it.
     """
 
     poll_wait_s: float = 10.0
@@ -70,6 +72,18 @@ class ControllerSettings:
     give_back_after_s: float = 600.0
     export_every_s: float = 60.0
     on_suspect: OnSuspect = OnSuspect.KEEP
+    passing_s: float = 0.1
+    renew_s: float = 5.0
+
+    def of_pool(self, n_testbeds: int) -> "ControllerSettings":
+        """The same for one of many: the run table takes one write at a time, and it is all of theirs.
+
+        States that pass quickly are not written, polls are held for longer, and the leases of all are renewed at once
+        by the pool.
+        """
+        passing_s = min(max(self.passing_s, n_testbeds / 50), 15.0)
+        poll_wait_s = self.poll_wait_s if n_testbeds <= 10 else max(self.poll_wait_s, 25.0)
+        return replace(self, passing_s=passing_s, poll_wait_s=poll_wait_s, renew_s=float("inf"))
 
 
 @dataclass

@@ -105,18 +105,18 @@ def run(
     pool: Annotated[
         Path | None, typer.Option(metavar="POOL.toml", help="File of testbeds, see docs/pool.md.", show_default=False)
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="All testbeds of a Ray cluster, see docs/ray.md; `local` starts one on this machine.",
-        ),
-    ] = None,
     database: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
             help="Keep the run table in PostgreSQL: postgresql+psycopg://USER@HOST/DATABASE; password in PGPASSWORD.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="All testbeds of a Ray cluster, see docs/ray.md; `local` starts one on this machine.",
         ),
     ] = None,
     token_file: _TokenFile = None,
@@ -186,9 +186,9 @@ def run(
         devices=tuple(devices or ()),
         wants_dashboard=dashboard,
         pool=pool,
+        database=database,
         ray=ray,
         artifacts=artifacts,
-        database=database,
     )
     raise typer.Exit(run_command(options, Console(), StopRequest()))
 

@@ -48,7 +48,6 @@ IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
 
 _STORAGE_CODES = (StorageError.code, DiskFullError.code)
-_RENEW_S = 5.0
 _PASSING_S = 0.1
 _OTHERS_PAUSE_S = 5.0
 _COLLEAGUES_PAUSE_S = 1.0
@@ -368,7 +367,7 @@ class Controller:
                     self._cancel(claim.attempt_id)
                 if status.state is not self._recorded:
                     # A state that is over at once is not worth a commit.
-                    newer = self._poll(status, _PASSING_S)
+                    newer = self._poll(status, self._settings.passing_s)
                     if newer.version != status.version:
                         status = newer
                         continue
@@ -443,7 +442,7 @@ class Controller:
 
     def _renew(self) -> None:
         """Keep the lease, at most every few seconds: requests may be many."""
-        if self._claim is None or self._clock() - self._renewed_s < _RENEW_S:
+        if self._claim is None or self._clock() - self._renewed_s < self._settings.renew_s:
             return
         self._write_state(self._claim.attempt_id, self._recorded)
 

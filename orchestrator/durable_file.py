@@ -1,14 +1,19 @@
 """Files of an experiment's folder that survive a crash: old or new content, never a part."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file, and return when a power cut can no longer undo it.
 
     Temporary name, fsync, rename, fsync of the folder.
+
+    Args:
+        path: of the file.
+        content: all of it, or part by part.
 
     Raises:
         OSError: it cannot be written; what was there is untouched.
@@ -32,12 +37,12 @@ class DurableFile:
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path, content: bytes) -> None:
+    def __init__(self, path: Path, content: bytes | Iterable[bytes]) -> None:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._file = self._part.open("wb")
         try:
-            self._file.write(content)
+            self._file.writelines([content] if isinstance(content, bytes) else content)
             self._file.flush()
         except OSError:
             self._part.unlink()  # on a full disk, every byte counts

@@ -6,6 +6,7 @@ dead delays no other. What they share is the run table, the screen, the request 
 
 import logging
 import resource
+import sys
 import threading
 import time
 from collections import Counter
@@ -30,12 +31,14 @@ from orchestrator.recording_view import RecordingView
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.balance import Balance
 from orchestrator.store.base import Plan
-from orchestrator.store.sql_store import SqlStore
+from orchestrator.store.sql_store import LEASE_S, SqlStore
 from orchestrator.suspicion import ON_SUSPECT_KEY
 
 _log = logging.getLogger("orchestrator.campaign")
 
 _LOOK_S = 0.2
+_SWITCH_S = 0.001
+_RENEW_S = LEASE_S / 4
 _FILES_PER_TESTBED = 3
 _OTHER_FILES = 128
 _WORST = (Ending.BROKEN, Ending.HOPELESS, Ending.REFUSED, Ending.UNREACHABLE, Ending.STOPPED)
@@ -87,6 +90,7 @@ class Pool:
     def __init__(self, parts: PoolParts, members: Sequence[PoolMember]) -> None:
         self._parts = parts
         self._members = list(members)
+        self._settings = parts.settings.of_pool(len(members))
         self._asked = outline(parts.plan)
         kinds = {member.kind for member in members}
         may_run = allows if has_kinds(member.entry for member in members) else None
@@ -97,9 +101,12 @@ class Pool:
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until no testbed can go on; blocking. To be called in the main thread."""
+        # A writer of the run table gives the interpreter away at each statement, and all others wait for the writer.
+        sys.setswitchinterval(_SWITCH_S)
         self._note_policy()
         over = threading.Event()
         exporter = threading.Thread(target=self._export_now_and_then, args=(over,), name="export", daemon=True)
+        renewer = threading.Thread(target=self._renew_now_and_then, args=(over,), name="leases", daemon=True)
         threads = []
         for member in self._members:
             # All of them before the first one begins: what one left open is not another's.
@@ -110,13 +117,14 @@ class Pool:
                     target=self._serve, args=(member, membership, stop), name=f"testbed {member.name}", daemon=True
                 )
             )
-        for thread in (exporter, *threads):
+        for thread in (exporter, renewer, *threads):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             time.sleep(_LOOK_S)
             self._parts.stop.tell_parts()
         over.set()
         exporter.join()
+        renewer.join()
         outcome = self._outcome()
         try:
             self._parts.export()
@@ -164,7 +172,7 @@ class Pool:
             artifacts=self._artifacts,
             view=view,
             stop=stop,
-            settings=parts.settings,
+            settings=self._settings,
             membership=membership,
         ).run()
 
@@ -218,6 +226,14 @@ class Pool:
                 _log.warning("The run table could not be exported: %s", error.message)
             # In a large table an export takes seconds: it may not take more than a hundredth of the campaign.
             pause_s = max(self._parts.settings.export_every_s, 100 * (time.monotonic() - begin_s))
+
+    def _renew_now_and_then(self, over: threading.Event) -> None:
+        """All leases in one write, where a thousand controllers would each make one every few seconds."""
+        while not over.wait(_RENEW_S):
+            try:
+                self._parts.store.renew()
+            except JouleBedError as error:
+                _log.warning("The leases could not be renewed: %s", error.message)
 
     def _outcome(self) -> CampaignOutcome:
         counts = self._parts.store.counts()

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,10 +39,11 @@ from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.log import campaign_log
 from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
+from orchestrator.pool_export import pool_exporter
 from orchestrator.pool_file import PoolEntry, entries_of
 from orchestrator.pool_member import Dialled, differences, gather
 from orchestrator.pool_view import PoolScreen
-from orchestrator.preflight import preflight
+from orchestrator.preflight import outline, preflight
 from orchestrator.progress_view import ShownView, Tally, make_view
 from orchestrator.ray_pool import ray_testbeds
 from orchestrator.recorded_campaign import Recorder
@@ -95,9 +96,9 @@ class RunOptions:
     devices: tuple[str, ...] = ()
     wants_dashboard: bool = False
     pool: Path | None = None
+    database: str | None = None
     ray: str | None = None
     artifacts: str | None = None
-    database: str | None = None
 
 
 def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int:
@@ -109,16 +110,12 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
     Raises:
         JouleBedError: something is wrong that was found before anything was written.
     """
-    config, plan = _planned(options, console)
     if options.database is not None:
         checked_database(options.database)
-    if options.pool is not None or len(options.testbed_urls) > 1:
-        return _run_pool(options, console, stop, config, plan, entries_of(options.testbed_urls, options.pool))
+    if options.pool is not None or options.ray is not None or len(options.testbed_urls) > 1:
+        return _run_pool(options, console, stop)
+    config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
-    if options.ray is not None:
-        told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-        with _unless_refused(folder), ray_testbeds(options.ray, folder, options.local, told) as testbeds:
-            return _run_pool(options, console, stop, config, plan, testbeds.entries, testbeds.dial)
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
     with ExitStack() as stack:
@@ -186,26 +183,27 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         return print_campaign_end(console, folder, store, outcome)
 
 
-def _run_pool(
-    options: RunOptions,
-    console: Console,
-    stop: StopRequest,
-    config: RunnerConfig,
-    plan: Plan,
-    entries: Sequence[PoolEntry],
-    dial: Callable[[PoolEntry], Dialled] | None = None,
-) -> int:
-    """The same on several testbeds; `dial` makes the clients, which are its own to close, where HTTP does not."""
+def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
+    """The same on several testbeds."""
+    config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
     locks = LockWait(_LOCKED_S, tell=console.print)
-    # One reading per file: a thousand testbeds mostly share one.
-    files = {each.token_file or options.token_file for each in entries} if dial is None else set()
-    tokens = {path: read_token(path) for path in files}
-    secrets += tokens.values()
-    require_files(len(entries))
     told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with ExitStack() as stack:
+        # Makes the clients, which are its own to close, where HTTP does not.
+        dial: Callable[[PoolEntry], Dialled] | None = None
+        if options.ray is not None:
+            stack.enter_context(_unless_refused(folder))
+            testbeds = stack.enter_context(ray_testbeds(options.ray, folder, options.local, told))
+            entries, dial = testbeds.entries, testbeds.dial
+        else:
+            entries = entries_of(options.testbed_urls, options.pool)
+        # One reading per file: a thousand testbeds mostly share one.
+        files = {each.token_file or options.token_file for each in entries} if dial is None else set()
+        tokens = {path: read_token(path) for path in files}
+        secrets += tokens.values()
+        require_files(len(entries))
         kept = stack.enter_context(_copied(options, config, folder, console))
 
         def dial_http(entry: PoolEntry) -> HttpClient:
@@ -232,6 +230,8 @@ def _run_pool(
         if store is None:
             store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
+        # The run table has all of it now; a large one would be most of this process's memory.
+        plan = outline(plan)
         for difference in differences(members):
             told(f"Note: {difference}. The report tests whether the testbeds differ.")
         for member in members:
@@ -259,7 +259,7 @@ def _run_pool(
                 screen=screen,
                 recorder=recorder,
                 stop=stop,
-                export=_exporter(store, folder),
+                export=pool_exporter(store, folder),
                 settings=settings,
                 kept=kept,
             )
@@ -311,6 +311,7 @@ def _open(
         if database is not None:
             keep_database(folder, database)
         keep_plan(folder, plan)
+        del plan
         yield store
     finally:
         store.close()

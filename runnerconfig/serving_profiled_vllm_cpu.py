@@ -1,7 +1,7 @@
 """Serving on a profile of this very engine: real vLLM, no GPU, policies that choose batches from a measured table.
 
 The second half of runnerconfig/profile_vllm_cpu.py, whose header has the commands. The table has one clock, "as it is":
-policies that choose among clocks are refused. JOULEBED_SERVICE_TABLE names the table's file on this machine; it travels
+policies that choose among clocks are refused. JOULEBED_TABLE_CSV names the table's file on this machine; it travels
 in the plan.
 """
 
@@ -17,7 +17,7 @@ from contract.errors import ConfigError
 from contract.serving import PolicySpec, TableSpec
 from orchestrator.config import Factor, RunTableModel, Treatment, Trial
 
-VARIABLE = "JOULEBED_SERVICE_TABLE"
+VARIABLE = "JOULEBED_TABLE_CSV"
 
 
 class RunnerConfig(Serving):

@@ -31,11 +31,11 @@ def overview_figure(rows: Sequence[EdgeRow]) -> "Figure":
     axes = figure.subplots()
     has_legend = len(shown) <= 4 * len(PALETTE)
     for number, row in enumerate(shown):
-        points = [(FIGURES["hottest_c"](each), FIGURES["throughput_per_s"](each)) for each in row.reports.values()]
-        found = [(hottest_c, per_s) for hottest_c, per_s in points if hottest_c is not None and per_s is not None]
+        pairs = [(FIGURES["hottest_c"](each), FIGURES["throughput_per_s"](each)) for each in row.reports.values()]
+        known = [(temp_c, rate) for temp_c, rate in pairs if temp_c is not None and rate is not None]
         axes.plot(
-            [hottest_c for hottest_c, _ in found],
-            [per_s for _, per_s in found],
+            [temp_c for temp_c, _ in known],
+            [rate for _, rate in known],
             MARKERS[number // len(PALETTE) % len(MARKERS)] if has_legend else "o",
             color=PALETTE[number % len(PALETTE)] if has_legend else PALETTE[0],
             ms=5,
@@ -65,18 +65,21 @@ def runs_figure(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> "Figure":
     figure = new_figure(7.4, 7.6)
     panels = figure.subplots(5, sharex=True, height_ratios=(2, 1, 1, 1, 1))
     names = [("temp_c", "deg C"), *_CLOCKS, *_OTHERS]
+    first = 0
     for number, (name, batches) in enumerate(drawn.items()):
+        # Those that seek and those that do not begin to serve at 0.
+        n_sought = sum(each["is_evaluation"] == "1" for each in batches)
+        first = min(first, -n_sought)
         for axes, (column, _) in zip(panels, names, strict=True):
-            at = [int(each["batch"]) for each in batches if each[column]]
+            at = [int(each["batch"]) - n_sought for each in batches if each[column]]
             values = [float(each[column]) for each in batches if each[column]]
             style = {"lw": 1.0} if column == "temp_c" else {"ls": "none", "marker": ".", "ms": 2}
             axes.plot(at, values, color=PALETTE[number % len(PALETTE)], label=name, **style)
-    n_sought = max(sum(each["is_evaluation"] == "1" for each in batches) for batches in drawn.values())
     for axes, (_, label) in zip(panels, names, strict=True):
-        if n_sought:
-            axes.axvspan(-0.5, n_sought - 0.5, color="0.93", zorder=0)
+        if first < 0:
+            axes.axvspan(first - 0.5, -0.5, color="0.93", zorder=0)
         axes.set_ylabel(label, fontsize=8)
         plain(axes)
-    panels[-1].set_xlabel("batch")
+    panels[-1].set_xlabel("batch served; grey: evaluated before" if first < 0 else "batch")
     panels[0].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

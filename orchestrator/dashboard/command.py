@@ -16,6 +16,9 @@ from orchestrator.processes import ProcessState, process_state
 from orchestrator.store.sql_store import SqlStore
 from orchestrator.telemetry_hub import TelemetryHub
 
+_MOST_LIVE = 16
+"""Testbeds of a large pool whose power is shown live, where none are named."""
+
 
 @dataclass(frozen=True)
 class DashboardOptions:
@@ -94,7 +97,7 @@ def _telemetry(
     options: DashboardOptions, store: SqlStore, console: Console, environment: Mapping[str, str]
 ) -> Iterator[TelemetryHub | None]:
     """Live power of the testbeds that are named, or of those that the drivers work with; None: none is known."""
-    urls = list(options.testbeds) or _urls_of_drivers(store)
+    urls = list(options.testbeds) or _urls_of_drivers(store)[:_MOST_LIVE]
     with ExitStack() as stack:
         clients = {}
         try:

@@ -86,6 +86,7 @@ def spec_groups(spec: TrialSpec) -> list[Group]:
                 ("top p", sampling.top_p if sampling.top_p < 1 else None),
                 ("at most", f"{sampling.max_tokens} tokens"),
                 ("end of sequence", "ignored: always that many" if sampling.ignore_eos else None),
+                ("exit after layers", ", ".join(map(str, sampling.exit_layers)) or None),
                 ("seed", str(spec.seed)),
             ),
         ),

@@ -18,6 +18,9 @@ from orchestrator.processes import holders, told_process
 from orchestrator.store.base import RunTableDamagedError, RunTableError
 from orchestrator.store.schema import HEAD
 
+NOTE = "joulebed_note"
+"""Execution option of a connection whose commits wait for no disk; what is committed later still comes after it."""
+
 READ_ONLY = "joulebed_read_only"
 """Execution option of a connection that only reads: it waits for no writer."""
 
@@ -172,7 +175,11 @@ def _set_up_sqlite(engine: Engine, wait: LockWait) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         # IMMEDIATE takes the write lock before the first read: what a claim reads is still so when it writes.
-        is_reader = connection.get_execution_options().get(READ_ONLY, False)
+        options = connection.get_execution_options()
+        is_reader = options.get(READ_ONLY, False)
+        if not is_reader:
+            # In WAL mode NORMAL keeps the file whole in a power cut, and may lose the last commits.
+            connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get(NOTE) else 'FULL'}")
         if is_reader:
             connection.exec_driver_sql("BEGIN")
         else:

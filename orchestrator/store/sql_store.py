@@ -21,7 +21,7 @@ from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.store import statement
 from orchestrator.store.base import Claim, ClaimChoice, Plan, TakenOverError
-from orchestrator.store.database import LockWait, database_url, open_database, serialise, told
+from orchestrator.store.database import NOTE, LockWait, database_url, open_database, serialise, told
 from orchestrator.store.decision import Decision
 from orchestrator.store.owner import is_gone, this_owner
 from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
@@ -30,6 +30,8 @@ from orchestrator.store.standing import standing
 
 LEASE_S = 60.0
 """An attempt whose owner gives no sign for this long may be taken over."""
+
+_AT_ONCE = 1000
 
 
 class SqlStore(SqlReader):
@@ -46,6 +48,7 @@ class SqlStore(SqlReader):
         super().__init__(engine, url)
         self._owner = owner
         self._now = now
+        self._noting = engine.execution_options(**{NOTE: True})
         is_file = url.get_backend_name() == "sqlite"
         self._turn: AbstractContextManager[object] = threading.Lock() if is_file else nullcontext()
 
@@ -103,9 +106,9 @@ class SqlStore(SqlReader):
                     software_version=metadata.version("joulebed"),
                 )
             )
-            connection.execute(
-                insert(RUN),
-                [
+            for begin in range(0, len(plan.runs), _AT_ONCE):
+                # All documents of a large plan at once are half a gigabyte, which the process would keep.
+                runs = [
                     {
                         "position": run.position,
                         "run_id": run.run_id,
@@ -114,9 +117,9 @@ class SqlStore(SqlReader):
                         "spec": run.spec.model_dump(mode="json"),
                         "state": RunState.TODO,
                     }
-                    for run in plan.runs
-                ],
-            )
+                    for run in plan.runs[begin : begin + _AT_ONCE]
+                ]
+                connection.execute(insert(RUN), runs)
 
     def claim_next(self, testbed: str, choice: ClaimChoice | None = None) -> Claim | None:
         """See `RunLedger`."""
@@ -151,7 +154,8 @@ class SqlStore(SqlReader):
         self, attempt_id: str, state: AttemptState, message: str = "", *, cooldown: CooldownOutcome | None = None
     ) -> None:
         """See `RunLedger`."""
-        with self._writing() as connection:
+        # Where an attempt is can be asked of its testbed again; how warm it began cannot.
+        with self._writing(is_note=cooldown is None) as connection:
             row = self._own(connection, attempt_id)
             before = AttemptState(row.state)
             if state is not before and not may_follow(before, state):
@@ -205,6 +209,17 @@ class SqlStore(SqlReader):
                 story = message or (error.message if error else "")
                 self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
             return self._derive(connection, row.run_id)
+
+    def renew(self) -> int:
+        """Renew the leases of all that this owner has open, in one write.
+
+        Returns:
+            How many there are.
+        """
+        with self._writing(is_note=True) as connection:
+            now = self._time(connection)
+            renewed = {"of_owner": self._owner, "lease_until": now + timedelta(seconds=LEASE_S), "updated_at": now}
+            return connection.execute(statement.RENEW_OPEN, renewed).rowcount
 
     def remember(
         self,
@@ -281,10 +296,17 @@ class SqlStore(SqlReader):
         self._engine.dispose()
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, *, is_note: bool = False) -> Iterator[Connection]:
+        """A transaction that writes.
+
+        Args:
+            is_note: what a power cut may undo: it is in the file before anything that is written later, and a kill
+                does not touch it, but no write to the disk is waited for.
+        """
         # A SQLite file has one writer at a time, and lets others look again after growing pauses: the threads of one
         # process wait here instead, where the next one goes on at once.
-        with self._turn, told(self._url), self._engine.begin() as connection:
+        engine = self._noting if is_note else self._engine
+        with self._turn, told(self._url), engine.begin() as connection:
             yield connection
 
     def _time(self, connection: Connection) -> datetime:

@@ -27,6 +27,13 @@ OPEN_OF_OWNER = (
 OPEN_ON_TESTBED = OPEN_OF_OWNER.where(ATTEMPT.c.testbed == bindparam("of_testbed"))
 """Those of them on one testbed."""
 
+RENEW_OPEN = (
+    update(ATTEMPT)
+    .where(ATTEMPT.c.finished_at.is_(None), ATTEMPT.c.owner == _OWNER)
+    .values(lease_until=bindparam("lease_until"), updated_at=bindparam("updated_at"))
+)
+"""All of them are alive."""
+
 TAKE_OPEN = (
     select(ATTEMPT, RUN.c.spec)
     .join(RUN, RUN.c.run_id == ATTEMPT.c.run_id)

@@ -233,7 +233,6 @@ class VllmEngine:
                     "enforce_eager": eager,
                     "max_num_seqs": max_num_seqs,
                     "tensor_parallel_size": options.tensor_parallel_size,
-                    "trust_remote_code": False,
                     "disable_log_stats": True,
                     "seed": seed,
                     **{name: value for name, value in optional.items() if value is not None},

@@ -50,13 +50,13 @@ class StepFront:
     """See `Front`. vLLM in this process: a step is taken when we say so, and nothing runs between two of them.
 
     Args:
-        arguments: of `vllm.LLM`.
+        arguments: of `vllm.LLM`; a model's own code is never run.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         from vllm import LLM
 
-        self._llm = LLM(**arguments)
+        self._llm = LLM(**arguments, trust_remote_code=False)
 
     @property
     def config(self) -> Any:
@@ -92,7 +92,7 @@ class AsyncFront:
     and a token's time has the way between two processes in it.
 
     Args:
-        arguments: of `AsyncEngineArgs`.
+        arguments: of `AsyncEngineArgs`; a model's own code is never run.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
@@ -112,7 +112,8 @@ class AsyncFront:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         # The context decides vLLM's defaults, such as the tokens of a step: those of the other front.
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
+        given = AsyncEngineArgs(**arguments, trust_remote_code=False)
+        return AsyncLLM.from_engine_args(given, usage_context=UsageContext.LLM_CLASS)
 
     @property
     def config(self) -> Any:

@@ -9,6 +9,7 @@ from contract.trial_result import EnergyMethod
 from energy.trace import Trace
 from testbed.clock import Clock
 from testbed.meters.base import MeterProbe
+from testbed.meters.jetson_clocks import UNKNOWN, clocks_state
 from testbed.meters.jetson_rail import Component, check_rail_options, components, find_rails
 from testbed.meters.sampled_meter import SampledMeter
 from testbed.meters.sampler import Reader, SamplerThread, Samples, read_each, read_energy
@@ -40,6 +41,7 @@ class JetsonMeter(SampledMeter):
         thermal: the kernel's thermal folder.
         devfreq: the kernel's devfreq folder.
         gpu_load: files with the GPU's load in thousandths; the first one that answers is read.
+        cpufreq: the kernel's folder of the processors' clocks.
         meminfo: the kernel's account of the memory, which processor and GPU share.
         clock: of the stamps.
 
@@ -64,6 +66,7 @@ class JetsonMeter(SampledMeter):
             "/sys/devices/platform/gpu.0/load",
             "/sys/devices/platform/bus@0/17000000.gpu/load",
         ),
+        cpufreq: Path | str = Path("/sys/devices/system/cpu/cpufreq"),
         meminfo: Path | str = Path("/proc/meminfo"),
         clock: Clock | None = None,
     ) -> None:
@@ -73,7 +76,8 @@ class JetsonMeter(SampledMeter):
         self._hwmon, self._iio = Path(hwmon), Path(iio)
         self._thermal, self._devfreq = Path(thermal), Path(devfreq)
         self._gpu_load = [Path(each) for each in gpu_load]
-        self._meminfo = Path(meminfo)
+        self._cpufreq, self._meminfo = Path(cpufreq), Path(meminfo)
+        self._clocks_state = UNKNOWN
         self._files: dict[str, tuple[Path, Path]] = {}
         self._components: dict[str, Component] = {}
         self._rails: dict[str, Reader] = {}
@@ -105,6 +109,8 @@ class JetsonMeter(SampledMeter):
         return components(labels, total_rail=self._total_rail, added_rails=self._added_rails)
 
     def _open(self) -> None:
+        # Before the trial sets a clock itself.
+        self._clocks_state = clocks_state(self._devfreq, self._cpufreq)
         rails = find_rails(self._hwmon, self._iio)
         self._files = {rail.label: (rail.voltage_file, rail.current_file) for rail in rails}
         readers = {rail.label: rail.reader() for rail in rails}
@@ -168,6 +174,7 @@ class JetsonMeter(SampledMeter):
             "rails": ", ".join(self._components),
             "rails_in_sum": ", ".join(added),
             "gauges": ", ".join([*self._fast, *self._slow]),
+            "clocks": self._clocks_state,
         }
 
 

@@ -106,9 +106,9 @@ def test_a_profile_of_one_clock_serves_policies_that_choose_batches_and_no_other
     rows += [f"2596,{n},64,16,{0.5 + n / 10},10.0" for n in range(1, 9)]
     (tmp_path / "one.csv").write_text("\n".join(rows) + "\n")
     study = FOLDER / "serving_profiled_vllm_cpu.py"
-    with pytest.raises(ConfigError, match="JOULEBED_SERVICE_TABLE"):
+    with pytest.raises(ConfigError, match="JOULEBED_TABLE_CSV"):
         plan(study)
-    monkeypatch.setenv("JOULEBED_SERVICE_TABLE", str(tmp_path / "one.csv"))
+    monkeypatch.setenv("JOULEBED_TABLE_CSV", str(tmp_path / "one.csv"))
     specs = plan(study)
     assert len(specs) == 4 * 2 and not any(spec.actuators for spec in specs)
     assert len({spec.engine_key() for spec in specs}) == 1
