@@ -7,7 +7,7 @@ board of two grid logs, copy them to the folder `orin_grids` of the testbed's da
 By default a part of the grid is run: 3 x 3 clocks, 3 batches, 2 exits, 54 settings, with both ends of each. The study's
 whole grid is 11 x 11 x 32 without exits; `is_full = True` takes 11 x 11 x 6 x 8, 5,808 settings.
 
-On a Jetson set `is_simulated = False`, with its model and an engine that tells its phases. Clocks are then set through
+On a Jetson set `is_simulated = False`; the engine is then transformers, which tells its phases. Clocks are set through
 devfreq and the fan through its PWM, and both are put back after each run. The report:
 `python -m analysis edge-control results/edge_grid`.
 """
@@ -37,7 +37,7 @@ class EdgeConfig(Base):
     decode_bins: Sequence[int] = tuple(range(11))
     batches: Sequence[int] = (1, 7, 13, 19, 25, 31)
     exit_layers: Sequence[int] = tuple(range(9, 17))
-    # For a real Jetson only: its rewards need a scale, which a grid finds.
+    # For a real Jetson only: a search needs a scale, which a grid finds.
     model = ModelSpec(name="llama-3.2-1b-instruct", source="hf:unsloth/Llama-3.2-1B-Instruct", max_model_len=2048)
     engine = EngineSpec(name="transformers", lifetime="block")
     meter = MeterSpec(name="jetson", period_s=0.1)

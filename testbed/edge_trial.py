@@ -99,7 +99,7 @@ def edge_parts(spec: TrialSpec, engine: Engine, env: Mapping[str, str] | None = 
     if not isinstance(engine, PhasedEngine):
         raise InvalidOptionError(
             f"The engine {engine.name!r} does not tell when a batch's prompts are read, so its phases cannot have "
-            "clocks of their own. Take one that does: simulated_orin.",
+            "clocks of their own. Take one that does: transformers, simulated_orin.",
             engine=engine.name,
         )
     task = _task(edge, engine)
@@ -196,14 +196,15 @@ def _task(edge: EdgeSpec, engine: PhasedEngine) -> EdgeTask:
         )
         return case
     scale = _scale(edge)
-    if scale is None:
+    if scale is None and edge.n_evaluations > 0:
         raise InvalidOptionError(
             "edge.scale is missing: a real device cannot know the least and most tokens per second and 1 / (J s) of "
-            "its settings. Take them from a grid (runnerconfig/edge_grid.py)."
+            "its settings. Take them from a grid (runnerconfig/edge_grid.py), which needs none."
         )
     heads = (space.prefill_bins, space.decode_bins, space.batches, space.exit_layers)
     return EdgeTask(
-        reward=EdgeReward(scale, limits, weights),
+        # Without a scale no batch has a reward, and nobody asks for it.
+        reward=EdgeReward(scale or RewardScale((0.0, 1.0), (0.0, 1.0)), limits, weights),
         space=FactoredSpace(HEADS, tuple(tuple(each) for each in heads)),
         n_layers=max(space.exit_layers),
         entropy=None,

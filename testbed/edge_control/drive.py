@@ -225,7 +225,8 @@ class EdgeDrive:
     def _reward(
         self, served: PhasedBatch, exit_layer: int, energy_j: float | None, temp_c: float | None, is_fan_on: bool
     ) -> float | None:
-        if energy_j is None or temp_c is None:
+        has_scale = self.spec.scale is not None or isinstance(self.task, EdgeCase)
+        if energy_j is None or temp_c is None or not has_scale:
             return None
         latency_s = (served.end_ns - served.start_ns) / 1e9
         figures = BatchFigures(

@@ -4,9 +4,10 @@ import gc
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from contract.errors import (
@@ -18,6 +19,7 @@ from contract.errors import (
 )
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
+from testbed.edge_control.phased import PhasedBatch
 from testbed.engines.base import Completion, GenerationRequest
 from testbed.engines.checks import answer_cut_short, check_concurrency, prompt_too_long
 from testbed.engines.early_exit import BatchExit, ExitRule, RowExit, exit_rule, request_rule
@@ -48,7 +50,7 @@ class _Row:
 
 
 class TransformersEngine:
-    """See `Engine`. `concurrency` requests make a batch; the next batch begins when the last of it is answered.
+    """See `Engine` and `PhasedEngine`. `concurrency` requests make a batch; the next one begins when all are answered.
 
     A row that is answered stays in its batch, as in the library's own `generate`: its work is part of the batch's
     energy. With one request in flight nothing is padded.
@@ -159,6 +161,45 @@ class TransformersEngine:
                     on_completion(done[row.index])
         return [done[index] for index in range(len(requests))]
 
+    @property
+    def n_layers(self) -> int:
+        """See `PhasedEngine`; 0 while no model is loaded."""
+        return 0 if self._model is None else int(self._model.config.num_hidden_layers)
+
+    def generate_phased(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        exit_layer: int,
+        decode_mhz: float,
+        on_decode: Callable[[], None],
+    ) -> PhasedBatch:
+        """See `PhasedEngine`. The first token comes out of the prompts' pass: decode begins after it."""
+        check_concurrency(len(requests), self._max_concurrency)
+        asked = [replace(request, exit_layer=exit_layer) for request in requests]
+        rows = [self._render(index, request) for index, request in enumerate(asked)]
+        decode_ns = 0
+
+        def decode() -> None:
+            nonlocal decode_ns
+            decode_ns = time.monotonic_ns()
+            on_decode()
+
+        start_ns = time.monotonic_ns()
+        for _ in self._answer(rows, decode):
+            pass
+        end_ns = time.monotonic_ns()
+        done = [self._complete(row) for row in rows]
+        entropies = [nats for each in done for nats in each.token_entropy_nats or ()]
+        return PhasedBatch(
+            done,
+            start_ns,
+            decode_ns,
+            end_ns,
+            n_tokens=sum(each.n_prompt_tokens + each.n_output_tokens for each in done),
+            entropy_nats=fmean(entropies) if entropies else None,
+        )
+
     def close(self) -> None:
         """See `Engine`."""
         if self._model is None and self._tokenizer is None:
@@ -253,10 +294,10 @@ class TransformersEngine:
         chooser = TokenChooser(request.sampling, request.seed)
         return _Row(index, request, prompt_ids, hashlib.sha256(text.encode()).hexdigest(), chooser)
 
-    def _answer(self, rows: list[_Row]) -> Iterator[_Row]:
+    def _answer(self, rows: list[_Row], on_decode: Callable[[], None] = lambda: None) -> Iterator[_Row]:
         """Answer one batch; yields each row as it is complete."""
         try:
-            yield from self._steps(rows)
+            yield from self._steps(rows, on_decode)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise _memory_exhausted(f"a batch of {len(rows)} requests", error) from error
@@ -265,7 +306,7 @@ class TransformersEngine:
                 "its own account."
             ) from error
 
-    def _steps(self, rows: list[_Row]) -> Iterator[_Row]:
+    def _steps(self, rows: list[_Row], on_decode: Callable[[], None]) -> Iterator[_Row]:
         import torch
 
         submitted_ns = time.monotonic_ns()
@@ -304,6 +345,8 @@ class TransformersEngine:
                 for row, token in zip(rows, chosen, strict=True):
                     if not row.finish_reason and self._take(row, token, now_ns):
                         yield row
+                if mask.shape[1] == width:
+                    on_decode()
                 if all(row.finish_reason for row in rows):
                     return
                 ids = torch.tensor([[token] for token in chosen], device=device)
