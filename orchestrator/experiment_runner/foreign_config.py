@@ -31,6 +31,7 @@ class ForeignConfig(RunnerConfig):
         self.rows = _by_union(design) if rows is None else list(rows)
         self.name = settings.name or _name_of(design.name)
         self.results_output_path = settings.results_output_path
+        self.artifacts = settings.artifacts
         self.seed = settings.seed
         self.order = settings.order or (Order.RANDOM if design.shuffle else Order.DECLARED)
         self.group_by = settings.group_by

@@ -60,6 +60,7 @@ class ExperimentSettings(_Strict):
 
     name: str | None = None
     results_output_path: str = "results"
+    artifacts: str = ""
     seed: int = 0
     order: Order | None = None
     group_by: list[str] = Field(default_factory=list)

@@ -211,7 +211,14 @@ def test_a_broken_testbed_stops_and_the_others_go_on(tmp_path: Path) -> None:
     broken = Box(
         script=lambda spec, n: FakeTrial(state=AttemptState.FAILED, error=error.model_copy(update={"retryable": True}))
     )
-    lab = Lab(tmp_path, study(3, 4), {"broken": broken, "well": Box(pace_s=0.05)})
+    third = threading.Event()
+
+    def wait(spec: object, n_before: int) -> FakeTrial:
+        third.wait(20)
+        return FakeTrial()
+
+    lab = Lab(tmp_path, study(3, 4), {"broken": broken, "well": Box(script=wait)})
+    broken.submit = releasing(broken, third, 3)  # type: ignore[method-assign]
     outcome = lab.run()
     assert outcome.counts[RunState.DONE] == 12
     assert len(broken.runs) <= 3
