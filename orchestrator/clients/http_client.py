@@ -312,9 +312,14 @@ class HttpClient:
             response.close()
 
 
-@cache
 def _certificates() -> ssl.SSLContext:
-    """Whom to trust; read once per process, where a thousand clients would each take 15 ms and their own copy."""
+    """Whom to trust, by the environment as it is now."""
+    return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _context(certificates: str | None, folder: str | None) -> ssl.SSLContext:
+    """Read once per process: a thousand clients would each take 15 ms and their own copy. httpx reads the variables."""
     return httpx.create_ssl_context()
 
 

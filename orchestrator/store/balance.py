@@ -163,6 +163,7 @@ class Choice:
         self._testbed = testbed
         self._kind = kind
         self._taken = taken
+        self._tried: set[int] = set()
         self.window = min(MAX_WINDOW, balance.n_treatments + 1)
 
     def is_colleague(self, testbed: str) -> bool:
@@ -179,13 +180,17 @@ class Choice:
 
     def best(self, positions: Sequence[int]) -> int | None:
         """See `ClaimChoice`."""
-        treatments, taken = self._balance.treatments, self._taken
+        treatments, taken, tried = self._balance.treatments, self._taken, self._tried
         allowed = [each for each in positions if self._balance.may_run(self._kind, each)]
-        return min(allowed, key=lambda position: (taken[treatments[position]], position), default=None)
+        # A run that came back from here comes last: a broken testbed is not to use up all its tries.
+        return min(
+            allowed, key=lambda position: (position in tried, taken[treatments[position]], position), default=None
+        )
 
     def took(self, position: int) -> None:
         """See `ClaimChoice`. An attempt that fails counts: another testbed is to try the run again, if there is one."""
         self._taken[self._balance.treatments[position]] += 1
+        self._tried.add(position)
 
     def passed(self, position: int) -> None:
         """See `ClaimChoice`."""

@@ -117,6 +117,6 @@ def test_importing_the_registry_imports_no_engine():
 
 
 def test_the_registry_knows_its_engines():
-    assert ENGINES.names == ["vllm", "llama_cpp", "transformers", "simulated", "fake"]
-    with pytest.raises(UnknownNameError, match="vllm, llama_cpp, transformers, simulated, fake"):
+    assert ENGINES.names == ["vllm", "llama_cpp", "transformers", "simulated", "simulated_orin", "fake"]
+    with pytest.raises(UnknownNameError, match="vllm, llama_cpp, transformers, simulated, simulated_orin, fake"):
         ENGINES.create("tgi")

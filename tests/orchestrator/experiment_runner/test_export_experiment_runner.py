@@ -194,7 +194,7 @@ def test_a_continued_campaign_comes_back_whole(tmp_path: Path, closing: ExitStac
     lines = export_run_table(found.store, found.folder, "csv").read_text().splitlines()
     told = [line for line in lines if "IMPORTED" in line]
     assert [line.split(",")[0] for line in told] == ["run_0_repetition_0", "run_0_repetition_1"]
-    assert told[0].startswith("run_0_repetition_0,DONE,BoolQ" + "," * 19 + "IMPORTED,,")
+    assert told[0].startswith("run_0_repetition_0,DONE,BoolQ" + "," * 21 + "IMPORTED,,")
     assert told[0].endswith("measured by Experiment Runner: energy=12.50")
     assert sum(found.store.counts().values()) == 2
 
