@@ -11,11 +11,12 @@ from contract.trial_spec import SamplingSpec
 from testbed.engines.base import GenerationRequest
 from testbed.engines.early_exit import BatchExit, ExitRule, ExitRun, entropy_nats, exit_rule, request_rule
 from testbed.engines.transformers_engine import TransformersEngine
+from tests.testbed.tiny_llama import N_LAYERS, N_VOCABULARY, tiny_llama
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-N_LAYERS, N_VOCABULARY, N_TOKENS = 6, 97, 12
+N_TOKENS = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,22 +29,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """Grouped queries, tied head, and weights large enough for layers to matter."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=N_VOCABULARY,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval()
+    return tiny_llama()
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from testbed.engines.base import NOT_TAKEN, GenerationRequest
 from testbed.engines.early_exit import ExitRun, exit_rule
 from testbed.engines.pruning import Pruned, angular_distances, dropped_layers, prune
 from testbed.engines.transformers_engine import TransformersEngine
+from tests.testbed.tiny_llama import N_LAYERS, N_VOCABULARY, tiny_llama
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-N_LAYERS, N_VOCABULARY = 6, 97
 CALIBRATION = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7]]
 
 
@@ -29,27 +29,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def new_model() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=N_VOCABULARY,
-        hidden_size=48,
-        intermediate_size=80,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
 @pytest.fixture
 def model() -> Any:
-    return new_model()
+    return tiny_llama()
 
 
 @pytest.fixture
