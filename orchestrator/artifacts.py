@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from contract.errors import ArtifactCorruptError, JouleBedError
+from contract.errors import ArtifactCorruptError, StorageError
 from contract.trial_result import TrialResult
 from orchestrator.attempt_journal import AttemptJournal
 from orchestrator.clients.base import TestbedClient
@@ -11,6 +11,12 @@ from orchestrator.durable_file import DurableFile, sync_names
 
 RUNS = "runs"
 RESULT = "result.json"
+
+
+class ResultsStorageError(StorageError):
+    """The folder of results on this machine cannot be written. A person has to look."""
+
+    code = "results_storage"
 
 
 class ArtifactFolder:
@@ -45,7 +51,7 @@ class ArtifactFolder:
 
         Raises:
             ArtifactCorruptError: a file does not verify.
-            JouleBedError: this machine cannot write them.
+            ResultsStorageError: this machine cannot write them.
         """
         folder = self.folder(result.run_id, result.attempt_id)
         try:
@@ -61,7 +67,7 @@ class ArtifactFolder:
             sync_names(folder)
             sync_names(folder.parent)
         except OSError as error:
-            raise JouleBedError(
+            raise ResultsStorageError(
                 f"The files of attempt {result.attempt_id} cannot be written to {folder} ({error.strerror or error}). "
                 "Make room or permissions there, then run the same command again: it continues with this attempt.",
                 path=str(folder),

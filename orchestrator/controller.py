@@ -13,33 +13,27 @@ from pydantic import JsonValue
 
 from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import (
-    ArtifactCorruptError,
     AttemptNotFoundError,
-    DiskFullError,
     ErrorBody,
-    InvalidRequestError,
     JouleBedError,
     ProtocolMismatchError,
     StorageError,
     TestbedBusyError,
-    TestbedRestartedError,
     TestbedUnreachableError,
     UnauthorizedError,
-    error_from_body,
 )
-from contract.trial_result import AttemptStatus, SuspectReason, TrialResult
-from orchestrator.acknowledger import Acknowledger
+from contract.trial_result import AttemptStatus
 from orchestrator.artifacts import ArtifactFolder
-from orchestrator.attempt_journal import ended_attempt
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
-from orchestrator.campaign_view import AttemptEnd, CampaignView
+from orchestrator.campaign_view import CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
+from orchestrator.settlement import Measured, Settlement
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
-from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
+from orchestrator.suspicion import ON_SUSPECT_KEY
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -47,7 +41,6 @@ _T = TypeVar("_T")
 IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
 
-_STORAGE_CODES = (StorageError.code, DiskFullError.code)
 _PASSING_S = 0.1
 _OTHERS_PAUSE_S = 5.0
 _COLLEAGUES_PAUSE_S = 1.0
@@ -104,7 +97,6 @@ class Controller:
         self._client = client
         self._testbed = testbed
         self._cooldown = cooldown
-        self._artifacts = artifacts
         self._view = view
         self._stop = stop
         self._export = export
@@ -114,7 +106,6 @@ class Controller:
         self._next_export_s = clock() + settings.export_every_s
         self._renewed_s = clock()
         self._streak = FailureStreak()
-        self._acknowledger = Acknowledger(client)
         self._claim: Claim | None = None
         self._recorded = AttemptState.CLAIMED
         self._cooled: CooldownOutcome | None = None
@@ -126,13 +117,28 @@ class Controller:
             on_away=self._look_whether_needed,
         )
         self._membership = membership or Alone(store)
+        self._settlement = Settlement(
+            store,
+            client,
+            testbed=testbed,
+            artifacts=artifacts,
+            view=view,
+            membership=self._membership,
+            streak=self._streak,
+            patience=self._patience,
+            on_suspect=settings.on_suspect,
+        )
+        self._unsettled: Measured | None = None
         self._given_back: list[str] = []
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until the campaign cannot go on; blocking."""
         message = ""
         try:
-            ending = self._loop()
+            try:
+                ending = self._loop()
+            finally:
+                self._settle()
         except StoppedError:
             ending = Ending.STOPPED
         except _NothingLeftError:
@@ -149,7 +155,7 @@ class Controller:
                 f"Stopped after {len(self._streak.runs)} runs."
             )
         if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
-            self._acknowledger.tell_all()
+            self._settlement.acknowledger.tell_all()
         try:
             self._export()
         except JouleBedError as error:
@@ -168,15 +174,21 @@ class Controller:
             self._call_off_what_was_given_back()
             claim = None
             if self._membership.is_worth_claiming():
-                claim = self._store.claim_next(self._testbed, self._membership.choice)
+                besides = self._unsettled.claim.attempt_id if self._unsettled else None
+                claim = self._store.claim_next(self._testbed, self._membership.choice, besides=besides)
             if claim is None:
-                if not self._wait_for_others():
+                if not self._settle() and not self._wait_for_others():
                     return Ending.FINISHED
                 continue
             self._claim, self._recorded, self._cooled = claim, claim.state, claim.cooldown
             self._renewed_s = self._clock()
-            self._view.attempt_started(claim)
-            self._drive(claim)
+            if self._unsettled is None:
+                self._view.attempt_started(claim)  # else when that one has ended
+            try:
+                self._drive(claim)
+            finally:
+                if self._unsettled is not None and self._unsettled.claim is not claim:
+                    self._settle()
             if self._streak.is_hopeless(self._settings):
                 return Ending.HOPELESS
             self._export_if_due()
@@ -268,13 +280,9 @@ class Controller:
         except _GivenBackError as given_back:
             # Not the run's fault: what is cancelled is no try of it.
             self._given_back.append(claim.attempt_id)
-            self._end(claim, AttemptState.CANCELLED, error=given_back.body())
+            self._end(claim, AttemptState.CANCELLED, given_back.body())
         except AttemptNotFoundError:
-            error = TestbedRestartedError(
-                "The testbed no longer knows this attempt: its data folder is new, or it is another machine. "
-                "The run is tried again."
-            )
-            self._end(claim, AttemptState.LOST, error=error.body())
+            self._settlement.lost(claim, self._cooled)
         except TakenOverError as error:
             self._view.waiting(error.message, error.code)
 
@@ -309,7 +317,7 @@ class Controller:
             return step()
         except StoppedError:
             error = StoppedError("Stopped by the user before the trial began. Run the same command again to continue.")
-            self._end(claim, AttemptState.CANCELLED, error=error.body())
+            self._end(claim, AttemptState.CANCELLED, error.body())
             raise
         except (
             TestbedUnreachableError,
@@ -322,7 +330,7 @@ class Controller:
         ):
             raise
         except JouleBedError as error:
-            self._end(claim, AttemptState.FAILED, error=error.body())
+            self._end(claim, AttemptState.FAILED, error.body())
             return None
 
     def _note_cooldown(self, claim: Claim, cooled: CooldownOutcome) -> None:
@@ -338,6 +346,7 @@ class Controller:
             try:
                 return self._patience.ask(lambda: self._put(claim))
             except TestbedBusyError as error:
+                self._settle()
                 if self._clock() - begin_s >= self._settings.busy_after_s:
                     raise
                 self._view.waiting(error.message, error.code)
@@ -352,9 +361,13 @@ class Controller:
                 self._note_cooldown(claim, cooled)
 
     def _put(self, claim: Claim) -> AttemptStatus:
-        safe = self._acknowledger.next()
-        status = self._client.submit(claim.attempt_id, claim.spec, wait_s=_PASSING_S, acknowledges=safe)
-        self._acknowledger.told(safe)
+        acknowledger = self._settlement.acknowledger
+        safe = acknowledger.next()
+        # While the testbed prepares the next trial, the last one is written down.
+        wait_s = _PASSING_S if self._unsettled is None else 0.0
+        status = self._client.submit(claim.attempt_id, claim.spec, wait_s=wait_s, acknowledges=safe)
+        acknowledger.told(safe)
+        self._settle()
         return status
 
     def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
@@ -393,45 +406,28 @@ class Controller:
 
     def _collect(self, claim: Claim, status: AttemptStatus) -> None:
         result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
-        if (result.attempt_id, result.spec_sha256) != (claim.attempt_id, claim.spec.sha256()):
-            foreign = InvalidRequestError(
-                "The testbed answered with the result of another trial. Upgrade joulebed there."
-            )
-            self._end(claim, AttemptState.FAILED, error=foreign.body())
-            return
-        try:
-            self._patience.ask(lambda: self._artifacts.collect(self._client, result))
-        except ArtifactCorruptError as error:
-            if result.state.has_result:
-                # Numbers without their evidence are not accepted; the testbed keeps its copy.
-                self._end(claim, AttemptState.FAILED, error=error.body())
-                return
-            _log.warning("Attempt %s: %s", claim.attempt_id, error.message)
-        verdict = judge(result, self._cooled, self._settings.on_suspect)
-        self._end(claim, verdict.state, result=result, error=verdict.error, reasons=verdict.reasons)
-        self._acknowledger.add(claim.attempt_id)
-        if result.error is not None and result.error.code in _STORAGE_CODES:
-            # Every other trial would end like this one: a person has to make room.
-            raise error_from_body(result.error)
+        measured = Measured(claim, result, self._cooled)
+        # A cooldown leaves time enough.
+        if self._cooldown.is_nothing and self._stop.level == 0 and self._settlement.may_wait(measured):
+            self._unsettled, self._claim = measured, None
+        else:
+            self._settlement.settle(measured)
 
-    def _end(
-        self,
-        claim: Claim,
-        state: AttemptState,
-        *,
-        result: TrialResult | None = None,
-        error: ErrorBody | None = None,
-        reasons: tuple[SuspectReason, ...] = (),
-    ) -> None:
-        message = error.message if error is not None else reason_text(reasons)
-        run_state = self._store.finish(
-            claim.attempt_id, state, result=result, error=error, message=message, reasons=reasons
-        )
-        end = AttemptEnd(claim, state, run_state, result, error, reasons)
-        self._artifacts.journal.note(ended_attempt(end, self._testbed, self._cooled))
-        self._streak.note(end)
-        self._membership.ended(end)
-        self._view.attempt_ended(end)
+    def _settle(self) -> bool:
+        """Settle the trial before this one, if it waits for that."""
+        measured, self._unsettled = self._unsettled, None
+        if measured is None:
+            return False
+        try:
+            self._settlement.settle(measured)
+        except TakenOverError as error:
+            self._view.waiting(error.message, error.code)
+        if self._claim is not None:
+            self._view.attempt_started(self._claim)
+        return True
+
+    def _end(self, claim: Claim, state: AttemptState, error: ErrorBody) -> None:
+        self._settlement.end(claim, state, self._cooled, error=error)
 
     def _record(self, state: AttemptState) -> None:
         claim = self._claim
@@ -464,6 +460,7 @@ class Controller:
         self._view.cooling(progress)
 
     def _wait_for_testbed(self, message: str) -> None:
+        self._settle()
         self._renew()
         self._view.waiting(message, TestbedUnreachableError.code)
 

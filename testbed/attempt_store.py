@@ -21,7 +21,7 @@ from contract.trial_result import TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Identifier
 from testbed import attempt_folder
-from testbed.attempt_folder import write_atomic
+from testbed.attempt_folder import write_whole
 from testbed.disk_reserve import RESERVE_BYTES, DiskReserve, is_full, sharpen_by_disk, storage_error
 
 _log = logging.getLogger(__name__)
@@ -137,17 +137,20 @@ class AttemptStore:
     def save_result(self, result: TrialResult) -> None:
         """Store a result, with the room that was kept for it where the disk is full.
 
+        It is not synced, no more than the evidence that it lists: a power cut within the half minute that the system
+        takes to write both costs the trial, whichever of them it takes.
+
         Where even that fails it is kept in memory, to be fetched until the testbed is restarted.
         """
         path = self.folder(result.attempt_id) / attempt_folder.RESULT
         try:
             try:
-                write_atomic(path, result)
+                write_whole(path, result)
             except OSError as error:
                 if not is_full(error):
                     raise
                 self._reserve.give_up()
-                write_atomic(path, result)
+                write_whole(path, result)
             self._last_result = result
         except OSError:
             _log.exception("Attempt %s: its result cannot be written, and is kept in memory", result.attempt_id)

@@ -197,7 +197,9 @@ class RunLedger(Protocol):
         """
         ...
 
-    def claim_next(self, testbed: str, choice: ClaimChoice | None = None) -> Claim | None:
+    def claim_next(
+        self, testbed: str, choice: ClaimChoice | None = None, *, besides: str | None = None
+    ) -> Claim | None:
         """The next attempt for this owner to drive; None when there is nothing to do now.
 
         First, an attempt without a final state that may be taken over: this owner's own, one of a process on this
@@ -209,6 +211,7 @@ class RunLedger(Protocol):
             testbed: name of the machine.
             choice: of one testbed of a pool: of this owner's open attempts only those on this testbed are taken up, of
                 other owners' none that is on a colleague, and of the runs the one that suits; None: the first one.
+            besides: an open attempt that this owner has in hand.
         """
         ...
 

@@ -121,11 +121,13 @@ class SqlStore(SqlReader):
                 ]
                 connection.execute(insert(RUN), runs)
 
-    def claim_next(self, testbed: str, choice: ClaimChoice | None = None) -> Claim | None:
+    def claim_next(
+        self, testbed: str, choice: ClaimChoice | None = None, *, besides: str | None = None
+    ) -> Claim | None:
         """See `RunLedger`."""
         with self._writing() as connection:
             now = self._time(connection)
-            left = self._left_open(connection, testbed, choice, now)
+            left = self._left_open(connection, testbed, choice, besides, now)
             if left is not None:
                 return self._take_over(connection, left, testbed, now)
             run = _next_run(connection, choice)
@@ -321,7 +323,9 @@ class SqlStore(SqlReader):
         at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return at
 
-    def _left_open(self, connection: Connection, testbed: str, choice: ClaimChoice | None, now: datetime) -> Any | None:
+    def _left_open(
+        self, connection: Connection, testbed: str, choice: ClaimChoice | None, besides: str | None, now: datetime
+    ) -> Any | None:
         """An attempt without an end that is this testbed's to drive, locked."""
         for owner, earliest in connection.execute(statement.OPEN_OWNERS).all():
             is_ours = owner == self._owner
@@ -336,7 +340,7 @@ class SqlStore(SqlReader):
             else:
                 rows += connection.execute(statement.OPEN_OF_OWNER, {"of_owner": owner}).all()
             for row in rows:
-                if not is_free and row.lease_until >= now:
+                if row.attempt_id == besides or (not is_free and row.lease_until >= now):
                     continue
                 if choice is not None and row.testbed != testbed and choice.is_colleague(row.testbed):
                     continue

@@ -128,10 +128,9 @@ def test_stops_early_when_every_run_fails_alike(tmp_path: Path) -> None:
     assert "There is no model x." in outcome.message
     assert outcome.counts[RunState.FAILED] == 3
     # Once there is a result, the failures of others stop nothing.
-    client._script = lambda trial, n_before: FakeTrial()
-    campaign.view.on_end = lambda end: setattr(
-        client, "_script", lambda trial, n_before: failing(ModelNotFoundError("There is no model x."))
-    )
+    missing = failing(ModelNotFoundError("There is no model x."))
+    client._script = lambda trial, n_before: FakeTrial() if trial.run_id == spec(0).run_id else missing
+    campaign.store.reopen([spec(0).run_id])
     outcome = campaign.run(client)
     assert outcome.ending is Ending.FINISHED
     assert (outcome.counts[RunState.DONE], outcome.counts[RunState.FAILED]) == (1, 19)

@@ -25,7 +25,9 @@ def test_a_testbed_that_stays_away_for_a_while(campaign: Campaign, method: str) 
     outcome = campaign.run(client)
     assert outcome.counts[RunState.DONE] == 3
     assert campaign.attempts() == [AttemptState.SUCCEEDED] * 3
-    assert len({attempt_id for called, attempt_id in client.calls if called == "acknowledge"}) == 3
+    # At the end two are left to be told, and a testbed that is away is not asked for each of them.
+    n_told = 2 if method == "acknowledge" else 3
+    assert len({attempt_id for called, attempt_id in client.calls if called == "acknowledge"}) == n_told
     if method != "acknowledge":
         assert campaign.view.waits and "No answer" in campaign.view.waits[0]
 
@@ -37,7 +39,9 @@ def test_a_testbed_that_stays_away_stops_a_campaign_that_can_go_on(campaign: Cam
     assert outcome.ending is Ending.UNREACHABLE
     assert "No answer" in outcome.message
     assert 600 <= campaign.clock.now_s < 700
-    assert campaign.states() == [RunState.RUNNING, RunState.TODO, RunState.TODO]
+    # A trial whose files cannot be fetched does not keep the next one from beginning.
+    n_open = 2 if method == "fetch_artifacts" else 1
+    assert campaign.states() == [RunState.RUNNING] * n_open + [RunState.TODO] * (3 - n_open)
     client._failures.clear()
     assert campaign.run(client).counts[RunState.DONE] == 3
     assert campaign.attempts() == [AttemptState.SUCCEEDED] * 3

@@ -1,0 +1,153 @@
+"""A trial is written down while the testbed prepares the next one: in which order, and what a kill leaves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from contract.attempt_state import AttemptState, RunState
+from contract.errors import AttemptNotFoundError, TestbedBusyError
+from contract.routes import MAX_BROUGHT_BYTES
+from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
+from contract.trial_spec import TrialSpec
+from orchestrator.campaign import Ending
+from orchestrator.clients.fake_client import FakeClient, FakeTrial
+from orchestrator.config import Cooldown, OnSuspect
+from tests.orchestrator.campaigns import AWAY, Campaign, scripted
+
+
+class Watched(FakeClient):
+    """Notes at each submission how many attempts the run table has ended by then."""
+
+    def __init__(self, campaign: Campaign, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self._campaign = campaign
+        self.n_ended: list[int] = []
+        self.waits: list[float] = []
+
+    def submit(
+        self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+    ) -> AttemptStatus:
+        self.n_ended.append(sum(state.is_final for state in self._campaign.attempts()))
+        self.waits.append(wait_s)
+        return super().submit(attempt_id, spec, wait_s=wait_s, acknowledges=acknowledges)
+
+
+class Killed(BaseException):
+    """The end of the process, wherever it is."""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    return Campaign(tmp_path)
+
+
+def test_a_sound_trial_is_settled_when_the_next_one_is_submitted(campaign: Campaign) -> None:
+    client = Watched(campaign)
+    told: list[str] = []
+    campaign.view.attempt_started = lambda claim: told.append(f"started {claim.run_id}")  # type: ignore[method-assign]
+    campaign.view.on_end = lambda end: told.append(f"ended {end.claim.run_id}")
+    outcome = campaign.run(client)
+    assert outcome.counts[RunState.DONE] == 3
+    assert client.n_ended == [0, 0, 1]
+    # The answer is not waited for, or the time would be lost.
+    assert client.waits[0] > 0
+    assert client.waits[1:] == [0, 0]
+    runs = [row.run_id for row in campaign.store.runs()]
+    assert told == [f"{what} {run}" for run in runs for what in ("started", "ended")]
+    acknowledged = [attempt_id for method, attempt_id in client.calls if method == "acknowledge"]
+    assert sorted(acknowledged) == sorted(row.attempts[0].attempt_id for row in campaign.store.runs())
+
+
+def test_with_a_cooldown_each_trial_is_settled_first(campaign: Campaign) -> None:
+    client = Watched(campaign)
+    campaign.run(client, Cooldown(floor_s=1.0, max_wait_s=0.0))
+    assert client.n_ended == [0, 1, 2]
+
+
+def test_a_doubted_trial_is_settled_first(campaign: Campaign) -> None:
+    client = Watched(campaign, script=scripted(FakeTrial(state=AttemptState.SUSPECT)))
+    campaign.run(client, on_suspect=OnSuspect.RETRY)
+    assert client.n_ended == [0, 1, 1, 2]
+    # Tried again at once, and not when another has taken its turn.
+    assert campaign.attempts() == [AttemptState.SUSPECT, *[AttemptState.SUCCEEDED] * 3]
+
+
+def test_files_that_are_still_on_the_testbed_are_fetched_first(campaign: Campaign) -> None:
+    class Large(Watched):
+        def result(self, attempt_id: str) -> TrialResult:
+            large = ArtifactRef(name="trace_0.csv", size_bytes=MAX_BROUGHT_BYTES + 1, sha256="0" * 64)
+            result = super().result(attempt_id)
+            return result.model_copy(update={"artifacts": [*result.artifacts, large]})
+
+        def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+            super().fetch_artifacts(attempt_id, artifacts[:1], folder)
+
+    client = Large(campaign)
+    campaign.run(client)
+    assert client.n_ended == [0, 1, 2]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_killed_before_it_is_settled(campaign: Campaign, at: int) -> None:
+    client = FakeClient()
+    submit, n = client.submit, 0
+
+    def killed(*arguments: object, **options: object) -> AttemptStatus:
+        nonlocal n
+        n += 1
+        if n == 2 and at == 1:
+            raise Killed  # the second trial is claimed, and has not reached the testbed
+        status = submit(*arguments, **options)  # type: ignore[arg-type]
+        if n == 2 and at == 2:
+            raise Killed  # it runs
+        return status
+
+    client.submit = killed  # type: ignore[method-assign]
+    settle = type(campaign.store).finish
+    campaign.store.finish = lambda *_, **__: (_ for _ in ()).throw(Killed)  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        campaign.run(client)
+    assert campaign.states() == [RunState.RUNNING, RunState.RUNNING, RunState.TODO]
+    client.submit = submit  # type: ignore[method-assign]
+    campaign.store.finish = settle.__get__(campaign.store)  # type: ignore[method-assign]
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    assert campaign.attempts() == [AttemptState.SUCCEEDED] * 3
+    submitted = [attempt_id for method, attempt_id in client.calls if method == "submit"]
+    assert len(set(submitted)) == 3
+
+
+def test_a_full_disk_here_is_no_failure_of_the_next_trial(campaign: Campaign) -> None:
+    client = FakeClient()
+    (campaign.folder / "runs").write_text("a file where the folder should be")
+    outcome = campaign.run(client)
+    assert outcome.ending is Ending.BROKEN
+    first, second = (row.attempts[0] for row in campaign.store.runs()[:2])
+    assert first.attempt_id in outcome.message
+    assert not first.state.is_final
+    assert not second.state.is_final
+    (campaign.folder / "runs").unlink()
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    assert campaign.attempts() == [AttemptState.SUCCEEDED] * 3
+
+
+def test_files_that_are_gone_lose_their_own_trial_only(campaign: Campaign) -> None:
+    client = FakeClient(failures={"fetch_artifacts": [AttemptNotFoundError("Pruned.")]})
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    assert sorted(campaign.attempts()) == [AttemptState.LOST, *[AttemptState.SUCCEEDED] * 3]
+
+
+@pytest.mark.parametrize("error", [AWAY, TestbedBusyError("It runs the trial of another.")])
+def test_nothing_waits_for_a_testbed_that_is_away_or_busy(campaign: Campaign, error: Exception) -> None:
+    client = FakeClient()
+    submit, n_done = client.submit, []
+
+    def once_refused(*arguments: object, **options: object) -> AttemptStatus:
+        n_done.append(campaign.states().count(RunState.DONE))
+        if len(n_done) == 2:
+            raise error
+        return submit(*arguments, **options)  # type: ignore[arg-type]
+
+    client.submit = once_refused  # type: ignore[method-assign]
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    assert n_done == [0, 0, 1, 1]
