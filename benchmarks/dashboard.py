@@ -275,7 +275,7 @@ def measure_page(page: Page, url: str, times: int) -> None:
         "next page": ['a[rel="next"]', "click", ""],
         "filter by state": ['select[name="state"]', "change", "SUSPECT"],
         "filter by factor": ['select[name="factor.model"]', "change", "model-3"],
-        "search (with its pause of 120 ms)": ["#search", "input", "run_12"],
+        "search (with its pause of 80 ms)": ["#search", "input", "run_12"],
     }
     for what, action in actions.items():
         found = []

@@ -1,5 +1,6 @@
 """When a campaign will end, from how long its runs took so far, with the spread that follows from their variation."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ def time_left(run_s: Sequence[float], n_left: int, *, n_at_once: int = 1, begun_
     mean_s = statistics.fmean(run_s)
     # What is under way is worth at most what it is expected to take.
     total_s = n_left * mean_s - min(begun_s, n_at_once * mean_s)
-    reach_s = _t_quantile((1 + LEVEL) / 2, n - 1) * statistics.stdev(run_s) * (n_left + n_left**2 / n) ** 0.5
+    # `statistics.stdev` reckons in fractions: a hundred times slower, and felt with 10,000 runs.
+    spread_s = math.sqrt(math.fsum([(each - mean_s) ** 2 for each in run_s]) / (n - 1))
+    reach_s = _t_quantile((1 + LEVEL) / 2, n - 1) * spread_s * (n_left + n_left**2 / n) ** 0.5
     at_once = max(n_at_once, 1)
     left_s, half_s = max(total_s, 0.0) / at_once, reach_s / at_once
     return TimeLeft(left_s, max(left_s - half_s, 0.0), left_s + half_s, n)

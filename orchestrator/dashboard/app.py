@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Scope
 from contract.errors import ErrorBody, JouleBedError
 from orchestrator.dashboard.access import LIVE, Access
 from orchestrator.dashboard.context import FOLDER, Dashboard
+from orchestrator.dashboard.run_index import RunIndex
 from orchestrator.dashboard.watch import CampaignWatch
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _OTHERS = (
     ("orchestrator.dashboard.comparison", "comparison_routes"),
     ("orchestrator.dashboard.report_page", "report_routes"),
 )
-"""Pages that read results with the analysis: module, and its function `(Dashboard) -> APIRouter`."""
+"""Pages that read results with the analysis: module, and its function `(Dashboard, RunIndex) -> APIRouter`."""
 
 
 def create_app(board: Dashboard, token: str, watch: CampaignWatch | None = None) -> ASGIApp:
@@ -48,12 +49,12 @@ def create_app(board: Dashboard, token: str, watch: CampaignWatch | None = None)
     app.include_router(_basics(board))
     app.include_router(campaign_routes(board, watch))
     app.include_router(live_routes(board, watch))
-    app.include_router(run_table_routes(board, watch.index))
+    app.include_router(run_table_routes(board, watch))
     app.include_router(control_routes(board, watch))
     for module, name in _OTHERS:
         if util.find_spec(module) is not None:
-            factory: Callable[[Dashboard], APIRouter] = getattr(import_module(module), name)
-            app.include_router(factory(board))
+            factory: Callable[[Dashboard, RunIndex], APIRouter] = getattr(import_module(module), name)
+            app.include_router(factory(board, watch.index))
     app.mount("/static", _Static(directory=FOLDER / "static"))
     _tell_errors(app, board)
     return Access(app, token, board.templates)

@@ -46,7 +46,10 @@ def campaign_routes(board: Dashboard, watch: CampaignWatch) -> APIRouter:
 
     @router.get("/", response_class=HTMLResponse)
     def page(request: Request) -> HTMLResponse:
-        return board.page(request, "campaign.html.j2", section="campaign", **values(watch.look()))
+        # Before the look: what is shown is as new as this, or newer.
+        version = watch.version
+        shown = values(watch.look())
+        return board.page(request, "campaign.html.j2", section="campaign", campaign_version=version, **shown)
 
     @router.get("/api/campaign/parts", response_class=HTMLResponse)
     def parts(request: Request) -> HTMLResponse:

@@ -1,15 +1,17 @@
 """The comparison: energy, accuracy and both together, by treatment; and two treatments side by side."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from contract.attempt_state import RunState
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.desk import SHARE, Desk
-from orchestrator.store.control import CampaignControl
+from orchestrator.dashboard.run_index import LightRun, RunIndex
 
 # As in `comparison_view`, which this process does not load.
 LIMITS = (20, 50, 200)
@@ -27,13 +29,14 @@ _MAX_WORDS = 200
 _MAX_LEVELS = 40
 
 
-def comparison_routes(board: Dashboard) -> APIRouter:
+def comparison_routes(board: Dashboard, index: RunIndex) -> APIRouter:
     """Routes of the comparison. Each answers from what was computed beside the page.
 
     Args:
         board: what is shown.
+        index: its runs; tells when there is something new to compare.
     """
-    desk = Desk(board.experiment, lambda: fingerprint(board), background=board.background, now=board.now)
+    desk = Desk(board.experiment, lambda: fingerprint(index), background=board.background, now=board.now)
     router = APIRouter(on_shutdown=[desk.close])
 
     @router.get("/comparison")
@@ -130,11 +133,25 @@ def choice_of(request: Request, words: str, sort: str, limit: int) -> dict[str, 
     }
 
 
-def fingerprint(board: Dashboard) -> str:
-    """Changes when a result is counted that was not, or the other way round; cheap at any size."""
-    accepted = sorted(attempt for attempt, is_accepted in board.store.attempt_ids().items() if is_accepted)
-    counts = sorted(
-        (state.value, n) for state, n in board.store.counts().items() if state.value not in ("RUNNING", "TODO")
-    )
-    excluded = sorted((run, each.reason) for run, each in CampaignControl(board.store).exclusions().items())
-    return hashlib.sha256(repr((accepted, counts, excluded)).encode()).hexdigest()
+def fingerprint(index: RunIndex) -> str:
+    """Changes when a result is counted that was not, or the other way round; cheap at any size.
+
+    Args:
+        index: the runs.
+
+    Raises:
+        RunTableError: the run table is gone, or cannot be read.
+    """
+    return index.derived("fingerprint", _fingerprint)
+
+
+def _fingerprint(rows: Sequence[LightRun], _: object) -> str:
+    found = hashlib.sha256()
+    for row in rows:
+        if row.state not in _OPEN:
+            why = row.exclusion.reason if row.exclusion is not None else None
+            found.update(repr((row.position, row.state.value, row.attempt_id, why)).encode())
+    return found.hexdigest()
+
+
+_OPEN = frozenset({RunState.RUNNING, RunState.TODO})

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -31,6 +31,9 @@ _SHOWN_EVENTS = 40
 _SHOWN_TROUBLES = 6
 _LATEST_ATTEMPTS = 60
 """Enough to see whether the newest attempts all failed alike."""
+
+_ENDED = frozenset({RunState.DONE, RunState.SUSPECT, RunState.FAILED})
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 _CONDITION_WORDS = {
     Condition.WORKING: "working",
@@ -183,13 +186,10 @@ def glance(board: Dashboard, index: RunIndex) -> Glance:
     """
     require_store(board.store)
     now = board.now()
-    rows = index.rows()
-    treatments = {row.run_id: row.treatment for row in rows}
     known = drivers(board.store)
     events = _events(board)
-    attempts = index.attempts()
-    opened = [each for each in attempts if each.finished_at is None]
-    since = _state_since(board, {each.attempt_id: each.state for each in opened})
+    tally = index.derived("tally", _tally)
+    since = _state_since(board, {each.attempt_id: each.state for each in tally.opened})
     current = tuple(
         Current(
             each.run_id,
@@ -199,39 +199,78 @@ def glance(board: Dashboard, index: RunIndex) -> Glance:
             each.state,
             since.get(each.attempt_id, each.claimed_at),
             each.claimed_at,
-            treatments.get(each.run_id, {}),
+            row.treatment if (row := index.row(each.run_id)) is not None else {},
         )
-        for each in sorted(opened, key=lambda each: each.claimed_at)
+        for each in tally.opened
     )
-    counts = Counter(row.state for row in rows)
+    counts = tally.counts
     n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
     active = [each for each in known if _is_active(each)] if not board.is_frozen else []
     begun_s = sum((now - each.claimed_at).total_seconds() for each in current) if active else 0.0
-    ended = [row for row in rows if row.state in (RunState.DONE, RunState.SUSPECT, RunState.FAILED)]
-    troubles = sorted(
-        (row for row in ended if row.state is not RunState.DONE and row.exclusion is None),
-        key=lambda row: row.ended_at or now,
-        reverse=True,
-    )
-    situation = _situation(board, known, counts, since, attempts)
+    situation = _situation(board, known, counts, since, [*tally.latest, *tally.opened])
     return Glance(
         at=now,
-        n_runs=len(rows),
+        n_runs=tally.n_runs,
         counts={state: counts[state] for state in RunState},
-        n_excluded=sum(row.exclusion is not None for row in rows),
-        codes=dict(Counter(code for row in troubles for code in row.codes).most_common()),
-        began_at=min((each.claimed_at for each in attempts), default=None),
-        last_end_at=max((row.ended_at for row in rows if row.ended_at), default=None),
-        left=time_left([row.run_s for row in ended], n_left, n_at_once=max(len(active), 1), begun_s=begun_s),
+        n_excluded=tally.n_excluded,
+        codes=tally.codes,
+        began_at=tally.began_at,
+        last_end_at=tally.last_end_at,
+        left=time_left(tally.run_s, n_left, n_at_once=max(len(active), 1), begun_s=begun_s),
         pause=paused(board.store),
         is_driven=bool(active),
         current=current,
         cooldowns=tuple(_cooldown(each) for each in active if each.condition in (Condition.COOLING, Condition.GATE)),
         testbeds=_testbeds(known, is_copy=board.is_frozen),
         remarks=tuple(explain(situation)) if not board.is_frozen else (),
+        troubles=tally.troubles,
+        n_troubles=tally.n_troubles,
+        events=events,
+    )
+
+
+@dataclass(frozen=True)
+class _Tally:
+    """What a glance needs of all runs. It follows from them alone, so it is made once while none changes.
+
+    Attributes:
+        opened: attempts under way, the oldest first.
+        latest: the newest attempts.
+        run_s: what each ended run took.
+        troubles: the newest of those that are to be looked at, of `n_troubles`.
+    """
+
+    n_runs: int
+    counts: Counter[RunState]
+    n_excluded: int
+    codes: dict[str, int]
+    began_at: datetime | None
+    last_end_at: datetime | None
+    opened: tuple[LightAttempt, ...]
+    latest: tuple[LightAttempt, ...]
+    run_s: tuple[float, ...]
+    troubles: tuple[LightRun, ...]
+    n_troubles: int
+
+
+def _tally(rows: Sequence[LightRun], attempts: Sequence[LightAttempt]) -> _Tally:
+    ended = [row for row in rows if row.state in _ENDED]
+    troubles = [row for row in ended if row.state is not RunState.DONE and row.exclusion is None]
+    # Without an end: it changed just now.
+    troubles.sort(key=lambda row: row.ended_at or _EVER, reverse=True)
+    opened = [each for each in attempts if each.finished_at is None]
+    return _Tally(
+        n_runs=len(rows),
+        counts=Counter([row.state for row in rows]),
+        n_excluded=sum([row.exclusion is not None for row in rows]),
+        codes=dict(Counter(code for row in troubles for code in row.codes).most_common()),
+        began_at=min([each.claimed_at for each in attempts], default=None),
+        last_end_at=max([row.ended_at for row in rows if row.ended_at], default=None),
+        opened=tuple(sorted(opened, key=lambda each: each.claimed_at)),
+        latest=tuple(heapq.nlargest(_LATEST_ATTEMPTS, attempts, key=lambda each: each.finished_at or each.claimed_at)),
+        run_s=tuple([row.run_s for row in ended]),
         troubles=tuple(troubles[:_SHOWN_TROUBLES]),
         n_troubles=len(troubles),
-        events=events,
     )
 
 
@@ -316,11 +355,11 @@ def _situation(
     since: dict[str, datetime],
     attempts: Sequence[LightAttempt],
 ) -> Situation:
-    """What `explain` looks at, of the open and the newest attempts only, and without results."""
+    """What `explain` looks at, of the open and the newest attempts, which are given, and without results."""
     columns = [column for column in ATTEMPT.c if column.name not in ("result", "reasons", "cooldown")]
-    latest = heapq.nlargest(_LATEST_ATTEMPTS, attempts, key=lambda each: each.finished_at or each.claimed_at)
-    wanted = {each.attempt_id for each in latest} | since.keys()
-    query = select(*columns).where(ATTEMPT.c.attempt_id.in_(wanted) | ATTEMPT.c.finished_at.is_(None))
+    # By their keys alone: any other condition reads the whole table, results included.
+    wanted = {each.attempt_id for each in attempts}
+    query = select(*columns).where(ATTEMPT.c.attempt_id.in_(wanted))
     with board.store.reading() as connection:
         found = {row.attempt_id: row for row in connection.execute(query)}
         run_ids = {row.run_id for row in found.values()}

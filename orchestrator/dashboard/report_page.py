@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from orchestrator.dashboard.background import BackgroundError, end, read_line, start
 from orchestrator.dashboard.comparison import fingerprint
 from orchestrator.dashboard.context import Dashboard
+from orchestrator.dashboard.run_index import RunIndex
 from orchestrator.dashboard.run_view import NotHereError
 
 REPORTER = "orchestrator.dashboard.reporter"
@@ -51,10 +52,12 @@ class ReportMaker:
 
     Args:
         board: whose experiment is reported.
+        index: its runs; tells whether a report is still of the newest results.
     """
 
-    def __init__(self, board: Dashboard) -> None:
+    def __init__(self, board: Dashboard, index: RunIndex) -> None:
         self._board = board
+        self._index = index
         # In the system's own place: a copy of an experiment may be read-only.
         self._folder = tempfile.TemporaryDirectory(prefix="joulebed-report-")
         self._task: asyncio.Task[None] | None = None
@@ -83,7 +86,7 @@ class ReportMaker:
         board = self._board
         async with board.background:
             at, begun_s = board.now(), time.monotonic()
-            seen = await asyncio.to_thread(fingerprint, board)
+            seen = await asyncio.to_thread(fingerprint, self._index)
             counts = await asyncio.to_thread(board.store.counts)
             self._n += 1
             path = Path(self._folder.name) / f"report-{self._n}.html"
@@ -104,22 +107,23 @@ class ReportMaker:
                 old.path.unlink(missing_ok=True)
 
 
-def report_routes(board: Dashboard) -> APIRouter:
+def report_routes(board: Dashboard, index: RunIndex) -> APIRouter:
     """Routes of the report.
 
     Args:
         board: what is shown.
+        index: its runs.
     """
-    maker = ReportMaker(board)
+    maker = ReportMaker(board, index)
     router = APIRouter(on_shutdown=[maker.close])
 
     @router.get("/report")
     async def report(request: Request) -> HTMLResponse:
-        return board.page(request, "report.html.j2", section="report", **await _values(board, maker))
+        return board.page(request, "report.html.j2", section="report", **await _values(board, maker, index))
 
     @router.get("/report/part")
     async def part(request: Request) -> HTMLResponse:
-        return board.page(request, "report_part.html.j2", **await _values(board, maker))
+        return board.page(request, "report_part.html.j2", **await _values(board, maker, index))
 
     @router.get("/api/report")
     async def status() -> dict[str, Any]:
@@ -146,11 +150,11 @@ def report_routes(board: Dashboard) -> APIRouter:
     return router
 
 
-async def _values(board: Dashboard, maker: ReportMaker) -> dict[str, Any]:
+async def _values(board: Dashboard, maker: ReportMaker, index: RunIndex) -> dict[str, Any]:
     made = maker.made
     counts = await asyncio.to_thread(board.store.counts)
     n_ended = sum(n for state, n in counts.items() if state.value not in ("TODO", "RUNNING"))
-    is_old = made is not None and made.fingerprint != await asyncio.to_thread(fingerprint, board)
+    is_old = made is not None and made.fingerprint != await asyncio.to_thread(fingerprint, index)
     return {
         "made": made,
         "size": made.path.stat().st_size if made is not None else None,

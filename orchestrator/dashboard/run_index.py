@@ -6,10 +6,10 @@ per attempt; after that only what changed is read. Sorting and filtering 10,000 
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
@@ -90,6 +90,11 @@ _RESULT = ATTEMPT.c.result
 _AT_ONCE = 500
 """Runs that one query names."""
 
+_MOST_DERIVED = 64
+"""Things kept that were made of all rows: an address may ask for any number of orders."""
+
+_T = TypeVar("_T")
+
 _COLUMNS = (
     ATTEMPT.c.attempt_id,
     ATTEMPT.c.run_id,
@@ -125,6 +130,8 @@ class RunIndex:
         self._attempts: dict[str, dict[str, LightAttempt]] = {}
         self._rows: dict[str, LightRun] = {}
         self._ordered: list[LightRun] = []
+        self._executions: list[LightAttempt] = []
+        self._derived: dict[str, Any] = {}
         self._levels: dict[str, list[Scalar]] = {}
         self._codes: Counter[str] = Counter()
         self.factors: tuple[str, ...] = ()
@@ -147,11 +154,34 @@ class RunIndex:
             self._refresh()
             return self._ordered
 
-    def attempts(self) -> list[LightAttempt]:
-        """All attempts, in no order."""
+    def attempts(self) -> Sequence[LightAttempt]:
+        """All attempts, in no order; not to be changed."""
         with self._lock:
             self._refresh()
-            return [attempt for of_run in self._attempts.values() for attempt in of_run.values()]
+            return self._executions
+
+    def row(self, run_id: str) -> LightRun | None:
+        """One run as it stood when the index was read last; None: there is none."""
+        return self._rows.get(run_id)
+
+    def derived(self, name: str, make: Callable[[Sequence[LightRun], Sequence[LightAttempt]], _T]) -> _T:
+        """What follows from all rows, such as their order by a column: made once, and anew when a row has changed.
+
+        Args:
+            name: of it; the same name must mean the same thing.
+            make: from all runs in order and all attempts in none; neither is to be changed, nor this index asked.
+
+        Raises:
+            RunTableError: the run table is gone, or cannot be read.
+        """
+        with self._lock:
+            self._refresh()
+            if name not in self._derived:
+                if len(self._derived) >= _MOST_DERIVED:
+                    self._derived.clear()
+                self._derived[name] = make(self._ordered, self._executions)
+            found: _T = self._derived[name]
+            return found
 
     def levels(self) -> dict[str, list[Scalar]]:
         """Factor -> its levels, as they are in the plan."""
@@ -165,7 +195,8 @@ class RunIndex:
 
     def _forget(self) -> None:
         self._seen, self._planned = None, []
-        self._attempts, self._rows, self._ordered = {}, {}, []
+        self._attempts, self._rows, self._ordered, self._executions = {}, {}, [], []
+        self._derived = {}
         self._levels, self._codes = {}, Counter()
 
     def _refresh(self) -> None:
@@ -201,6 +232,8 @@ class RunIndex:
             if row is not None:
                 self._rows[run_id] = row
         self._ordered = [self._rows[run_id] for _, run_id, *_ in self._planned if run_id in self._rows]
+        self._executions = [attempt for of_run in self._attempts.values() for attempt in of_run.values()]
+        self._derived = {}
         self._codes = Counter(code for row in self._ordered for code in row.codes)
         self._seen = seen
         self.version += 1

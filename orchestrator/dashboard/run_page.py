@@ -9,6 +9,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from contract.attempt_state import RunState
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.run_answers import MAX_SHOWN, Only, read_answers_of
+from orchestrator.dashboard.run_index import RunIndex
 from orchestrator.dashboard.run_view import (
     NotHereError,
     download_path,
@@ -25,11 +26,12 @@ from orchestrator.store.control import CampaignControl
 from orchestrator.story_view import row_document
 
 
-def run_routes(board: Dashboard) -> APIRouter:
+def run_routes(board: Dashboard, index: RunIndex) -> APIRouter:
     """Routes below `/runs/{run_id}`. They read one run and never the whole table, so that any size is quick.
 
     Args:
         board: what is shown.
+        index: of all runs; not asked here.
     """
     router = APIRouter()
 

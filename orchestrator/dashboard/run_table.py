@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from contract.attempt_state import RunState
+from contract.units import Scalar
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.glance import run_document
 from orchestrator.dashboard.run_index import LightRun, RunIndex
+from orchestrator.dashboard.watch import CampaignWatch
 from orchestrator.dashboard.words import STATE_WORDS
 
 EXCLUDED = "EXCLUDED"
@@ -30,18 +33,23 @@ _ORDER = {state: i for i, state in enumerate(RunState)}
 Key = Callable[[LightRun], Any]
 
 SORTS: dict[str, Key] = {
-    "position": lambda row: row.position,
-    "run_id": lambda row: row.run_id,
-    "repetition": lambda row: row.repetition,
+    **{
+        name: attrgetter(name)
+        for name in (
+            "position",
+            "run_id",
+            "repetition",
+            "energy_j",
+            "energy_net_j",
+            "duration_s",
+            "tokens_per_s",
+            "accuracy",
+            "n_attempts",
+        )
+    },
     "state": lambda row: _ORDER[row.state],
-    "energy_j": lambda row: row.energy_j,
-    "energy_net_j": lambda row: row.energy_net_j,
-    "duration_s": lambda row: row.duration_s,
-    "tokens_per_s": lambda row: row.tokens_per_s,
-    "accuracy": lambda row: row.accuracy,
-    "n_attempts": lambda row: row.n_attempts,
     "reasons": lambda row: row.codes[0] if row.codes else None,
-    "ended": lambda row: row.ended_at,
+    "ended": attrgetter("ended_at"),
 }
 """What may be sorted by, and `factor.NAME`; None comes last either way."""
 
@@ -145,31 +153,26 @@ def find(index: RunIndex, query: RunQuery) -> RunPage:
     Raises:
         RunTableError: the run table is gone, or cannot be read.
     """
-    rows = index.rows()
-    found: Sequence[LightRun] = rows
+    # An order is the same for every page and filter: it is made once per state of the run table.
+    rows = index.derived(f"order {query.sort}", partial(_in_order, query.sort))
+    found = rows
     for fits in _filters(query):
         found = [row for row in found if fits(row)]
-    name = query.sort.removeprefix("-")
-    if name != "position" or query.sort != name:
-        key = SORTS.get(name) or _factor_key(name.removeprefix(_FACTOR))
-        keyed = [(key(row), row) for row in found]
-        known = [pair for pair in keyed if pair[0] is not None]
-        known.sort(key=lambda pair: pair[0], reverse=query.sort.startswith("-"))
-        found = [row for _, row in known] + [row for value, row in keyed if value is None]
     # A page that is no longer there, since rows went: the last one.
     offset = min(query.offset, max(len(found) - 1, 0) // query.limit * query.limit)
     shown = RunQuery(offset, query.limit, query.sort, query.state, query.reason, query.search, query.factors)
     return RunPage(found[offset : offset + query.limit], len(found), len(rows), shown)
 
 
-def run_table_routes(board: Dashboard, index: RunIndex) -> APIRouter:
+def run_table_routes(board: Dashboard, watch: CampaignWatch) -> APIRouter:
     """`/runs` as a page, its rows alone, and the same as JSON.
 
     Args:
         board: the experiment.
-        index: its runs.
+        watch: with the index of its runs.
     """
     router = APIRouter()
+    index = watch.index
 
     def values(request: Request) -> dict[str, Any]:
         found = find(index, RunQuery.read(request.query_params))
@@ -185,7 +188,9 @@ def run_table_routes(board: Dashboard, index: RunIndex) -> APIRouter:
 
     @router.get("/runs", response_class=HTMLResponse)
     def runs(request: Request) -> HTMLResponse:
-        return board.page(request, "runs.html.j2", section="runs", **values(request))
+        # Before the rows are read: they are as new as this, or newer.
+        version = watch.version
+        return board.page(request, "runs.html.j2", section="runs", campaign_version=version, **values(request))
 
     @router.get("/api/runs/rows", response_class=HTMLResponse)
     def rows(request: Request) -> HTMLResponse:
@@ -206,12 +211,25 @@ def run_table_routes(board: Dashboard, index: RunIndex) -> APIRouter:
     return router
 
 
+def _in_order(sort: str, rows: Sequence[LightRun], _: object) -> Sequence[LightRun]:
+    """All rows in an order of `RunQuery.sort`; equal ones in that of the plan, and those without a value last."""
+    name = sort.removeprefix("-")
+    if sort == "position":
+        return rows
+    key = SORTS.get(name) or _factor_key(name.removeprefix(_FACTOR))
+    values = [key(row) for row in rows]
+    known = [i for i, value in enumerate(values) if value is not None]
+    known.sort(key=values.__getitem__, reverse=sort.startswith("-"))
+    return [rows[i] for i in known] + [row for row, value in zip(rows, values, strict=True) if value is None]
+
+
 def _filters(query: RunQuery) -> list[Callable[[LightRun], bool]]:
     filters: list[Callable[[LightRun], bool]] = []
     if query.state == EXCLUDED:
         filters.append(lambda row: row.exclusion is not None)
     elif query.state:
-        filters.append(lambda row: row.state == query.state)
+        state = RunState(query.state)
+        filters.append(lambda row: row.state is state)
     if query.reason:
         filters.append(lambda row: query.reason in row.codes)
     if query.search:
@@ -228,13 +246,18 @@ def _has_level(row: LightRun, name: str, level: str) -> bool:
 
 def _factor_key(name: str) -> Key:
     """Numbers among themselves, then words: levels of one factor may be of both kinds."""
+    # Few levels stand in many rows; True and 1 are one key of a dictionary, and two levels.
+    known: dict[tuple[type, Scalar], tuple[int, Scalar, str]] = {}
 
     def key(row: LightRun) -> Any:
         level = row.treatment.get(name)
         if level is None:
             return None
-        is_number = isinstance(level, int | float) and not isinstance(level, bool)
-        return (0, level, "") if is_number else (1, 0, str(level))
+        which = type(level), level
+        if which not in known:
+            is_number = isinstance(level, int | float) and not isinstance(level, bool)
+            known[which] = (0, level, "") if is_number else (1, 0, str(level))
+        return known[which]
 
     return key
 

@@ -1,6 +1,7 @@
 """Looks at the campaign in the background: what every open page shows is found out once, not once per page."""
 
 import logging
+import secrets
 import threading
 import time
 from collections import deque
@@ -81,7 +82,8 @@ class CampaignWatch:
         self.index = RunIndex(board.store)
         self.curves: dict[str, GateCurve] = {}
         self.n_watching = 0
-        self.version = 0
+        self.version = secrets.randbits(40)
+        """Changes with what is seen. It begins anywhere: a page of an earlier process is not to be taken for new."""
         self.trouble = ""
 
     def start(self) -> None:

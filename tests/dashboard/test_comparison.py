@@ -23,6 +23,7 @@ from orchestrator.dashboard.comparison_view import FIGURES, MAX_DRAWN, Choice, C
 from orchestrator.dashboard.context import Dashboard
 from orchestrator.dashboard.desk import SHARE, Desk
 from orchestrator.dashboard.pair_view import pair
+from orchestrator.dashboard.run_index import RunIndex
 from orchestrator.store.control import CampaignControl
 from tests.dashboard.results import EVIL, Results
 
@@ -164,9 +165,12 @@ def test_excluded_runs_are_left_out_and_named(tmp_path: Path) -> None:
     made = Results(tmp_path / "excluded", {"threads": [1, 2]})
     made.succeed_all(lambda *_: {"energy_j": 50.0}, but=1)
     made.succeed(energy_j=9000.0)
-    before = fingerprint(Dashboard(made.folder, made.store))
+    index = RunIndex(made.store)
+    before = fingerprint(index)
+    assert fingerprint(index) == before
     CampaignControl(made.store).exclude("run_1_repetition_2", "the window was open", "Anna")
-    assert fingerprint(Dashboard(made.folder, made.store)) != before
+    assert fingerprint(index) != before
+    assert fingerprint(RunIndex(made.store)) == fingerprint(index)
     overview = Comparison(made.folder).overview()
     assert overview["n_counted"] == 5
     assert overview["excluded"][0]["run_id"] == "run_1_repetition_2"

@@ -1,7 +1,7 @@
 """The light index shows what run_table.csv shows, and keeps up with every change."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from contract.errors import EngineError
 from contract.node_info import NodeIdentity
 from contract.trial_result import EnergyMethod, EnergySummary, SuspectReason, TaskScore, TrialResult, WorkloadReport
 from contract.units import PROTOCOL_VERSION
-from orchestrator.dashboard.run_index import FIGURES, RunIndex
+from orchestrator.dashboard.run_index import FIGURES, LightAttempt, LightRun, RunIndex
 from orchestrator.dashboard.run_table import RunQuery, find
 from orchestrator.export import export_run_table
 from orchestrator.store.control import CampaignControl
@@ -134,6 +134,42 @@ def test_every_change_is_seen_and_nothing_else_is_read_again(store: SqlStore) ->
     CampaignControl(store).retry([failed], "Anna")
     assert {row.run_id: row.state for row in index.rows()}[failed] is RunState.TODO
     assert [vars_of(row) for row in index.rows()] == [vars_of(row) for row in RunIndex(store).rows()]
+
+
+@pytest.mark.parametrize("sort", ["energy_j", "-energy_j", "state", "-position", "factor.number", "-factor.number"])
+def test_kept_order_is_that_of_a_new_reading_after_every_change(store: SqlStore, sort: str) -> None:
+    index, query = RunIndex(store), RunQuery(sort=sort)
+
+    def check() -> None:
+        kept, new = find(index, query).rows, find(RunIndex(store), query).rows
+        assert [vars_of(row) for row in kept] == [vars_of(row) for row in new]
+
+    check()
+    done = run_one(store, AttemptState.SUCCEEDED, 5.0)
+    check()
+    run_one(store, AttemptState.FAILED)
+    run_one(store, AttemptState.SUCCEEDED, 1.0)
+    check()
+    CampaignControl(store).exclude(done, "the window was open", "Anna")
+    check()
+    CampaignControl(store).include(done, "Anna")
+    check()
+
+
+def test_what_follows_from_all_rows_is_made_once_per_change(store: SqlStore) -> None:
+    index, made = RunIndex(store), []
+
+    def count(rows: Sequence[LightRun], attempts: Sequence[LightAttempt]) -> tuple[int, int]:
+        made.append(len(rows))
+        return len(rows), len(attempts)
+
+    assert index.derived("sizes", count) == index.derived("sizes", count) == (N_RUNS, 0)
+    run_one(store, AttemptState.SUCCEEDED)
+    assert index.derived("sizes", count) == index.derived("sizes", count) == (N_RUNS, 1)
+    assert len(made) == 2
+    for i in range(300):  # an address may ask for anything
+        find(index, RunQuery(sort=f"factor.{i}"))
+    assert len(index._derived) < 100
 
 
 def vars_of(row: object) -> dict[str, object]:

@@ -141,6 +141,19 @@ def test_table_is_filtered_sorted_and_walked_with_the_keys(finished: Served, pag
     expect(page).to_have_url(re.compile(f"/runs/{second}$"))
 
 
+def test_search_stays_in_the_address_and_through_a_reload(finished: Served, page_of: PageOf) -> None:
+    watched = page_of(finished)
+    page = watched.go("/runs")
+    page.locator("#search").fill("run_1_")
+    expect(page).to_have_url(re.compile("search=run_1_"))
+    n_found = page.locator("tr[data-run]").count()
+    assert 0 < n_found < 12
+    page.reload()
+    expect(page.locator("#search")).to_have_value("run_1_")
+    expect(page.locator("tr[data-run]")).to_have_count(n_found)
+    watched.assert_clean()
+
+
 def test_keys_theme_and_help(finished: Served, page_of: PageOf) -> None:
     watched = page_of(finished)
     page = watched.go("/")

@@ -59,21 +59,20 @@
     if (aborting) aborting.abort();
     const { signal } = (aborting = new AbortController());
     const node = $("view"), plots = $("plots");
-    node.setAttribute("aria-busy", "true"); plots.setAttribute("aria-busy", "true");
+    const done = JB.busy(node), drawn = JB.busy(plots);
     try {
       const text = await JB.getText(`/comparison/tables?${choiceQuery()}`, { signal });
       if (signal.aborted) return;
       node.innerHTML = text;
       $("matching-line").textContent = $("matching").textContent;
       $("matching").remove();
-      node.removeAttribute("aria-busy");
+      done();
       await drawAll(signal);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof JB.Refusal)) throw error;
       JB.tell(error.message, true);
-    }
-    node.removeAttribute("aria-busy"); plots.removeAttribute("aria-busy");
+    } finally { done(); drawn(); }
   }
   // One after the other, so that a table that is asked for meanwhile waits for one at most. Figures that stay are drawn
   // anew in their place: quicker, and nothing jumps.
@@ -95,7 +94,6 @@
       if (signal.aborted) return;
     }
     $("not-drawn").replaceChildren(...not);
-    plots.removeAttribute("aria-busy");
   }
   let typing = 0;
   $("choice").addEventListener("input", (event) => { clearTimeout(typing); typing = setTimeout(() => { remember(); showView(); }, event.target.type === "search" ? 80 : 0); });
@@ -118,10 +116,10 @@
     remember();
     if (pairAborting) pairAborting.abort();
     const { signal } = (pairAborting = new AbortController());
-    node.setAttribute("aria-busy", "true");
+    const done = JB.busy(node);
     try { node.innerHTML = await JB.getText(`/comparison/pair?first=${first}&second=${second}`, { signal }); }
-    catch (error) { if (signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); node.removeAttribute("aria-busy"); return; }
-    node.removeAttribute("aria-busy");
+    catch (error) { if (signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); return; }
+    finally { done(); }
     let drawn;
     try { drawn = await JB.getJson(`/api/comparison/pair/figure?first=${first}&second=${second}`, { signal }); }
     catch (error) { if (signal.aborted || error.name === "AbortError") return; if (!(error instanceof JB.Refusal)) throw error; JB.tell(error.message, true); return; }

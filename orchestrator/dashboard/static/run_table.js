@@ -2,25 +2,41 @@
 "use strict";
 (() => {
   const place = document.getElementById("rows"), form = document.getElementById("filters");
-  let controller = null, typing = 0;
+  let controller = null, typing = 0, shownText = "", isOld = false;
   const addressOf = (href) => { const url = new URL(href, location.href); return url.pathname + url.search; };
+  let here = addressOf(location.href);
+  // The bar follows after the rows are painted: with a new address the browser draws the page's icon again first.
+  function tellAddress(how) {
+    const address = here;
+    requestAnimationFrame(() => setTimeout(() => { if (here === address) history[`${how}State`]({}, "", address); }));
+  }
 
-  async function show(address, { keeps = false, push = true } = {}) {
+  // how: "push" or "replace" what the browser's bar says.
+  async function show(address, how = "push") {
     if (controller) controller.abort();
-    const mine = controller = new AbortController();
-    if (!keeps) place.setAttribute("aria-busy", "true");
+    const mine = controller = new AbortController(), done = how ? JB.busy(place) : () => {};
     try {
       const text = await JB.getText(address.replace(/^\/runs/, "/api/runs/rows"), { signal: mine.signal });
       if (mine.signal.aborted) return;
-      swap(text);
-      if (push) history.pushState({}, "", address);
+      // Most changes of a campaign are to other rows than these.
+      if (text !== shownText) swap(shownText = text);
+      here = address;
+      if (how) tellAddress(how);
     } catch (error) {
       if (mine.signal.aborted) return;
       if (!(error instanceof JB.Refusal)) throw error;
-      if (!keeps) JB.tell(error.message, true);
+      if (how) JB.tell(error.message, true);
     } finally {
-      if (controller === mine) { controller = null; place.removeAttribute("aria-busy"); }
+      done();
+      if (controller === mine) {
+        controller = null;
+        if (isOld) refresh();
+      }
     }
+  }
+  function refresh() {
+    isOld = Boolean(controller); // what is on its way may be of before the change
+    if (!isOld) show(here, "");
   }
   function swap(text) {
     const active = document.activeElement, isInside = place.contains(active);
@@ -42,7 +58,7 @@
   }
   form.addEventListener("submit", (event) => { event.preventDefault(); show(asked()); });
   form.addEventListener("change", (event) => { if (event.target.matches("select")) show(asked()); });
-  form.elements.search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => show(asked(), { push: false }), 120); });
+  form.elements.search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => show(asked(), "replace"), 80); });
   document.getElementById("clear").addEventListener("click", (event) => {
     event.preventDefault();
     for (const each of form.elements) if (each.name && each.name !== "sort") each.value = "";
@@ -64,7 +80,7 @@
   addEventListener("popstate", () => {
     const values = new URLSearchParams(location.search);
     for (const each of form.elements) if (each.name) each.value = values.get(each.name) || (each.name === "sort" ? "position" : "");
-    show(addressOf(location.href), { push: false });
+    show(here = addressOf(location.href), "");
   });
 
   // Arrow keys walk the rows; a link has the focus, so Enter opens it and a screen reader tells it.
@@ -81,7 +97,7 @@
       if (link) { event.preventDefault(); link.click(); }
     }
   });
-  document.addEventListener("jb-changed", () => show(addressOf(location.href), { keeps: true, push: false }));
-  JB.listen("campaign", () => { if (!controller) show(addressOf(location.href), { keeps: true, push: false }); });
+  document.addEventListener("jb-changed", refresh);
+  JB.listen("campaign", refresh);
   if (location.hash === "#search") form.elements.search.focus();
 })();

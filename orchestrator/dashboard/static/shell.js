@@ -52,6 +52,12 @@ window.JB = (() => {
   const post = async (address, body) =>
     (await ask(address, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
 
+  // Parts that wait are dimmed, if they wait for long: it costs as much as painting them. Ends with the function it gives.
+  function busy(...nodes) {
+    const timer = setTimeout(() => nodes.forEach((node) => node.setAttribute("aria-busy", "true")), 150);
+    return () => { clearTimeout(timer); nodes.forEach((node) => node.removeAttribute("aria-busy")); };
+  }
+
   // --- Questions before something is changed -----------------------------------------------------------------------
   // Resolves with {name, reason}, or with null.
   function question({ title, text, yes = "Yes", wantsReason = false, needsReason = false, isDanger = false }) {
@@ -145,6 +151,8 @@ window.JB = (() => {
   // nobody sees lets go of it: it would cost the testbed's telemetry for nothing, and browsers allow few connections.
   const SILENT_MS = 20000, HIDDEN_MS = 30000;
   let source = null, listeners = {}, heardAt = 0, tries = 0, timer = 0, hiding = 0;
+  // What this page was made from: the first thing that the stream tells is most often just that.
+  let shownVersion = document.body.dataset.version;
   function connection(state, word) {
     const mark = $("connection");
     mark.hidden = false; mark.dataset.state = state; mark.textContent = word;
@@ -163,12 +171,18 @@ window.JB = (() => {
     source.addEventListener(name, (event) => {
       heardAt = Date.now();
       const data = JSON.parse(event.data);
+      if (name === "campaign") {
+        const isShown = String(data.version) === shownVersion;
+        shownVersion = "";
+        if (isShown) return;
+      }
       for (const listener of listeners[name] || []) listener(data);
     });
   }
   function lost() {
     if (source) source.close();
     source = null;
+    shownVersion = "";
     tries += 1;
     connection("lost", "reconnecting");
     clearTimeout(timer);
@@ -193,5 +207,5 @@ window.JB = (() => {
       addEventListener("pageshow", (event) => { if (event.persisted) open(); });
     }
   }
-  return { ask, getJson, getText, post, tell, question, listen, color, span, tick, noteServerTime, Refusal, isWritable };
+  return { ask, getJson, getText, post, busy, tell, question, listen, color, span, tick, noteServerTime, Refusal, isWritable };
 })();
