@@ -127,6 +127,8 @@ class Controller:
         )
         self._membership = membership or Alone(store)
         self._given_back: list[str] = []
+        # As far as this process knows: for when the run table cannot be asked any more.
+        self._counts = dict.fromkeys(RunState, 0)
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until the campaign cannot go on; blocking."""
@@ -155,10 +157,15 @@ class Controller:
         except JouleBedError as error:
             # The run table is what counts; what ended the campaign before is what matters.
             ending, message = (ending, message) if message else (Ending.BROKEN, error.message)
-        return CampaignOutcome(ending, message, self._membership.look().counts)
+        try:
+            return CampaignOutcome(ending, message, self._membership.look().counts)
+        except JouleBedError as error:
+            # The run table cannot be asked, which may be why the campaign ended.
+            return CampaignOutcome(ending if message else Ending.BROKEN, message or error.message, self._counts)
 
     def _loop(self) -> Ending:
         counts = self._membership.look().counts
+        self._counts = dict(counts)
         self._streak.is_over = self._membership.has_results(counts)
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
             return Ending.FINISHED
@@ -428,6 +435,9 @@ class Controller:
             claim.attempt_id, state, result=result, error=error, message=message, reasons=reasons
         )
         end = AttemptEnd(claim, state, run_state, result, error, reasons)
+        if run_state is not RunState.TODO and self._counts[RunState.TODO] > 0:
+            self._counts[RunState.TODO] -= 1
+            self._counts[run_state] += 1
         self._artifacts.journal.note(ended_attempt(end, self._testbed, self._cooled))
         self._streak.note(end)
         self._membership.ended(end)

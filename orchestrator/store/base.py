@@ -142,6 +142,12 @@ class RunTableError(UsageError):
     code = "run_table"
 
 
+class RunTableAwayError(RunTableError):
+    """The run table's server does not answer: it may be back soon, and whatever was asked may be asked again."""
+
+    code = "run_table_away"
+
+
 class RunTableDamagedError(RunTableError):
     """The run table's file is damaged, or older than the files beside it."""
 
