@@ -6,7 +6,7 @@ of them, submission is idempotent, and a result stays on the testbed until it is
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -35,10 +35,11 @@ from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, F
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
+from orchestrator.leftover import Settler
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
 from orchestrator.stop_request import StoppedError, StopRequest
-from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
+from orchestrator.store.base import Claim, Leftover, RunLedger, RunReader, RunTableError, TakenOverError
 from orchestrator.suspicion import ON_SUSPECT_KEY, judge, reason_text
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Controller:
         settings: patience.
         clock: monotonic seconds, the same as the cooldown's.
         membership: of a pool; alone by default.
+        leftovers: of earlier attempts on this testbed, see `RunReader.leftovers`.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Controller:
         settings: ControllerSettings = ControllerSettings(),  # noqa: B008 (frozen)
         clock: Callable[[], float] = time.monotonic,
         membership: Membership | None = None,
+        leftovers: Sequence[Leftover] = (),
     ) -> None:
         self._store = store
         self._client = client
@@ -126,7 +129,9 @@ class Controller:
             on_away=self._look_whether_needed,
         )
         self._membership = membership or Alone(store)
-        self._given_back: list[str] = []
+        self._leftovers = list(leftovers)
+        self._taken_over: list[Leftover] = []
+        self._settler = Settler(store, client, artifacts, testbed, self._patience.ask)
         # As far as this process knows: for when the run table cannot be asked any more.
         self._counts = dict.fromkeys(RunState, 0)
 
@@ -172,7 +177,7 @@ class Controller:
         self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
         while self._stop.level == 0:
-            self._call_off_what_was_given_back()
+            self._settle_leftovers()
             claim = None
             if self._membership.is_worth_claiming():
                 claim = self._store.claim_next(self._testbed, self._membership.choice)
@@ -241,15 +246,17 @@ class Controller:
         known = self._store.recall(IDLE_TEMP_KEY)
         return dict(known) if isinstance(known, dict) else {}
 
-    def _call_off_what_was_given_back(self) -> None:
-        """The testbed may still be at work on it; waits until the testbed answers."""
-        while self._given_back:
+    def _settle_leftovers(self) -> None:
+        """What was given up on this testbed: it may still be at work on it; waits until the testbed answers."""
+        if self._taken_over:
+            # Whoever took them drives them on, or has given them up by now.
+            given_up = self._store.leftovers().get(self._testbed, [])
+            self._leftovers += [left for left in given_up if left in self._taken_over]
+            self._taken_over = [left for left in self._taken_over if left not in given_up]
+        while self._leftovers:
             self._claim = None
-            try:
-                self._patience.ask(lambda: self._client.cancel(self._given_back[0]))
-            except AttemptNotFoundError:
-                _log.info("Attempt %s never reached the testbed", self._given_back[0])
-            self._given_back.pop(0)
+            self._settler.settle(self._leftovers[0])
+            self._leftovers.pop(0)
 
     def _look_whether_needed(self, away_s: float) -> None:
         """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
@@ -274,7 +281,7 @@ class Controller:
                 self._collect(claim, status)
         except _GivenBackError as given_back:
             # Not the run's fault: what is cancelled is no try of it.
-            self._given_back.append(claim.attempt_id)
+            self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
             self._end(claim, AttemptState.CANCELLED, error=given_back.body())
         except AttemptNotFoundError:
             error = TestbedRestartedError(
@@ -283,6 +290,7 @@ class Controller:
             )
             self._end(claim, AttemptState.LOST, error=error.body())
         except TakenOverError as error:
+            self._taken_over.append(Leftover(claim.attempt_id, claim.run_id))
             self._view.waiting(error.message, error.code)
 
     def _look_for(self, claim: Claim) -> AttemptStatus | None:

@@ -91,6 +91,7 @@ class Pool:
         self._parts = parts
         self._members = list(members)
         self._settings = parts.settings.of_pool(len(members))
+        self._leftovers = parts.store.leftovers()
         self._asked = outline(parts.plan)
         kinds = {member.kind for member in members}
         may_run = allows if has_kinds(member.entry for member in members) else None
@@ -174,6 +175,7 @@ class Pool:
             stop=stop,
             settings=self._settings,
             membership=membership,
+            leftovers=self._leftovers.get(member.name, ()),
         ).run()
 
     def _join(self, member: PoolMember, stop: StopRequest, view: RecordingView) -> CampaignOutcome | None:

@@ -199,6 +199,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 stop=stop,
                 export=_exporter(store, folder),
                 settings=settings,
+                leftovers=store.leftovers().get(info.identity.hostname, ()),
             ).run()
             view.ended(outcome)
         return print_campaign_end(console, folder, store, outcome)

@@ -14,7 +14,16 @@ from contract.errors import ErrorBody
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow, RunTableDamagedError
+from orchestrator.store.base import (
+    SETTLED_PREFIX,
+    AttemptRow,
+    EventRow,
+    Leftover,
+    Plan,
+    PlannedRun,
+    RunRow,
+    RunTableDamagedError,
+)
 from orchestrator.store.database import READ_ONLY, repair_advice, told
 from orchestrator.store.outage import ServerWait, patient
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
@@ -31,6 +40,16 @@ _THEIR_ATTEMPTS = (
     select(ATTEMPT)
     .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))
     .order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)
+)
+
+_GIVEN_UP = (
+    select(ATTEMPT.c.attempt_id, ATTEMPT.c.run_id, ATTEMPT.c.testbed)
+    .where(
+        ATTEMPT.c.state.in_([AttemptState.CANCELLED, AttemptState.LOST]),
+        ATTEMPT.c.finished_at.is_not(None),
+        ATTEMPT.c.result.is_(None),
+    )
+    .order_by(ATTEMPT.c.claimed_at)
 )
 
 _THEIR_OUTLINES = (
@@ -170,6 +189,19 @@ class SqlReader:
         with self._reader() as connection:
             value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
         return value
+
+    @patient
+    def leftovers(self) -> dict[str, list[Leftover]]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            rows = connection.execute(_GIVEN_UP).all()
+            settled = set(connection.execute(select(FACT.c.key).where(FACT.c.key.startswith(SETTLED_PREFIX))).scalars())
+        found: dict[str, list[Leftover]] = {}
+        for row in rows:
+            left = Leftover(row.attempt_id, row.run_id)
+            if left.settled_key not in settled:
+                found.setdefault(row.testbed, []).append(left)
+        return found
 
     @patient
     def facts(self, prefix: str) -> dict[str, JsonValue]:

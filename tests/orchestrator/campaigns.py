@@ -82,6 +82,7 @@ class Campaign:
             export=self.export,
             settings=ControllerSettings(**settings),
             clock=self.clock,
+            leftovers=self.store.leftovers().get(testbed, ()),
         ).run()
 
     def count_export(self) -> None:
