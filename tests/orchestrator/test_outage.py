@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.attempt_state import AttemptState, RunState
-from orchestrator.campaign import Ending
+from orchestrator.campaign import CampaignOutcome, Ending
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.outage_note import NOTE, OutageNotes, outage_of
 from orchestrator.stop_request import StoppedError
@@ -21,6 +21,7 @@ from orchestrator.store.sql_store import SqlStore
 from tests.end_to_end.nodes import running_testbed, write_config
 from tests.orchestrator.campaigns import Campaign
 from tests.orchestrator.doubles import Clock, plan
+from tests.orchestrator.test_pool import Box, Lab, study
 from tests.orchestrator.test_pool_cli import command, start
 from tests.postgresql_server import PostgresqlServer
 
@@ -210,6 +211,45 @@ def test_an_answer_that_is_lost_on_its_way_changes_nothing(url: str, tmp_path: P
     assert campaign.run(client).ending is Ending.FINISHED
     assert n_lost[0] > 3 * 2 * 5  # each run has two writes at least
     check(url, client, 5)
+
+
+def test_a_pool_whose_server_is_restarted(postgresql: PostgresqlServer, url: str, tmp_path: Path) -> None:
+    boxes = {name: Box(pace_s=0.01) for name in ("a", "b", "c")}
+    lab = Lab(tmp_path, study(2, 30), boxes)
+    lab.store.close()
+    told, waits = list[str](), threading.Event()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        waits.set()
+
+    lab.store = SqlStore.open(url, create=True, server=ServerWait(60, tell=tell))
+    lab.store.create_experiment(lab.plan)
+    submit = boxes["a"].submit
+
+    def crash(*arguments: object, **options: object) -> object:
+        if len(boxes["a"].runs) == 3:
+            stopped.set()
+            assert waits.wait(60)
+        return submit(*arguments, **options)  # type: ignore[arg-type]
+
+    boxes["a"].submit = crash  # type: ignore[assignment,method-assign]
+    stopped, outcomes = threading.Event(), list[CampaignOutcome]()
+    thread = threading.Thread(target=lambda: outcomes.append(lab.run()))
+    thread.start()
+    # Of this thread, since the server ends with the one that started it.
+    assert stopped.wait(60)
+    postgresql.stop()
+    assert waits.wait(60)
+    postgresql.start()
+    thread.join(60)
+    assert [outcome.ending for outcome in outcomes] == [Ending.FINISHED], outcomes
+    assert told[0].startswith("Waiting: ")
+    assert "answers again after" in told[-1]
+    attempts = [attempt for row in lab.store.runs() for attempt in row.attempts]
+    assert [attempt.accepted for attempt in attempts] == [True] * 60
+    assert len({run_id for box in boxes.values() for run_id in box.runs}) == 60
+    lab.store.close()
 
 
 def test_past_its_time_the_campaign_ends_and_the_same_command_continues(
