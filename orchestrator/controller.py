@@ -6,7 +6,7 @@ of them, submission is idempotent, and a result stays on the testbed until it is
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -25,14 +25,15 @@ from contract.errors import (
 from contract.trial_result import AttemptStatus
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
-from orchestrator.campaign_view import CampaignView
+from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
+from orchestrator.leftover import LeftoverSettler
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
 from orchestrator.settlement import Measured, Settlement
 from orchestrator.stop_request import StoppedError, StopRequest
-from orchestrator.store.base import Claim, RunLedger, RunReader, RunTableError, TakenOverError
+from orchestrator.store.base import Claim, Leftover, RunLedger, RunReader, RunTableError, TakenOverError
 from orchestrator.suspicion import ON_SUSPECT_KEY
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Controller:
         settings: patience.
         clock: monotonic seconds, the same as the cooldown's.
         membership: of a pool; alone by default.
+        leftovers: of earlier attempts on this testbed, see `RunReader.leftovers`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Controller:
         settings: ControllerSettings = ControllerSettings(),  # noqa: B008 (frozen)
         clock: Callable[[], float] = time.monotonic,
         membership: Membership | None = None,
+        leftovers: Sequence[Leftover] = (),
     ) -> None:
         self._store = store
         self._client = client
@@ -122,14 +125,16 @@ class Controller:
             client,
             testbed=testbed,
             artifacts=artifacts,
-            view=view,
-            membership=self._membership,
-            streak=self._streak,
             patience=self._patience,
             on_suspect=settings.on_suspect,
+            ended=self._ended,
         )
         self._unsettled: Measured | None = None
-        self._given_back: list[str] = []
+        self._leftovers = list(leftovers)
+        self._taken_over: list[Leftover] = []
+        self._settler = LeftoverSettler(store, client, artifacts, testbed, self._patience.ask)
+        # As far as this process knows: for when the run table cannot be asked any more.
+        self._counts = dict.fromkeys(RunState, 0)
 
     def run(self) -> CampaignOutcome:
         """Run until nothing is left, or until the campaign cannot go on; blocking."""
@@ -137,6 +142,9 @@ class Controller:
         try:
             try:
                 ending = self._loop()
+            except RunTableError:
+                self._unsettled = None  # there is no table to settle it in: the next orchestrator takes it up
+                raise
             finally:
                 self._settle()
         except StoppedError:
@@ -161,17 +169,22 @@ class Controller:
         except JouleBedError as error:
             # The run table is what counts; what ended the campaign before is what matters.
             ending, message = (ending, message) if message else (Ending.BROKEN, error.message)
-        return CampaignOutcome(ending, message, self._membership.look().counts)
+        try:
+            return CampaignOutcome(ending, message, self._membership.look().counts)
+        except JouleBedError as error:
+            # The run table cannot be asked, which may be why the campaign ended.
+            return CampaignOutcome(ending if message else Ending.BROKEN, message or error.message, self._counts)
 
     def _loop(self) -> Ending:
         counts = self._membership.look().counts
+        self._counts = dict(counts)
         self._streak.is_over = self._membership.has_results(counts)
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
             return Ending.FINISHED
         self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
         while self._stop.level == 0:
-            self._call_off_what_was_given_back()
+            self._settle_leftovers()
             claim = None
             if self._membership.is_worth_claiming():
                 besides = self._unsettled.claim.attempt_id if self._unsettled else None
@@ -246,15 +259,18 @@ class Controller:
         known = self._store.recall(IDLE_TEMP_KEY)
         return dict(known) if isinstance(known, dict) else {}
 
-    def _call_off_what_was_given_back(self) -> None:
-        """The testbed may still be at work on it; waits until the testbed answers."""
-        while self._given_back:
+    def _settle_leftovers(self) -> None:
+        """What was given up on this testbed: it may still be at work on it; waits until the testbed answers."""
+        if self._taken_over:
+            # Whoever took them drives them on, or has given them up by now.
+            given_up = self._store.leftovers().get(self._testbed, [])
+            self._leftovers += [left for left in given_up if left in self._taken_over]
+            self._taken_over = [left for left in self._taken_over if left not in given_up]
+        while self._leftovers:
             self._claim = None
-            try:
-                self._patience.ask(lambda: self._client.cancel(self._given_back[0]))
-            except AttemptNotFoundError:
-                _log.info("Attempt %s never reached the testbed", self._given_back[0])
-            self._given_back.pop(0)
+            self._settle()
+            self._settler.settle(self._leftovers[0])
+            self._leftovers.pop(0)
 
     def _look_whether_needed(self, away_s: float) -> None:
         """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
@@ -279,12 +295,12 @@ class Controller:
                 self._collect(claim, status)
         except _GivenBackError as given_back:
             # Not the run's fault: what is cancelled is no try of it.
-            self._given_back.append(claim.attempt_id)
+            self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
             self._end(claim, AttemptState.CANCELLED, given_back.body())
         except AttemptNotFoundError:
             self._settlement.lost(claim, self._cooled)
         except TakenOverError as error:
-            self._view.waiting(error.message, error.code)
+            self._note_taken_over(claim, error)
 
     def _look_for(self, claim: Claim) -> AttemptStatus | None:
         """Where the testbed has the attempt; None: it is to be submitted.
@@ -407,8 +423,9 @@ class Controller:
     def _collect(self, claim: Claim, status: AttemptStatus) -> None:
         result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
         measured = Measured(claim, result, self._cooled)
-        # A cooldown leaves time enough.
-        if self._cooldown.is_nothing and self._stop.level == 0 and self._settlement.may_wait(measured):
+        # A cooldown leaves time enough, and after a failure the next trial may have to wait.
+        is_in_order = self._cooldown.is_nothing and self._stop.level == 0 and self._streak.n_passing == 0
+        if is_in_order and self._settlement.may_wait(measured):
             self._unsettled, self._claim = measured, None
         else:
             self._settlement.settle(measured)
@@ -421,13 +438,25 @@ class Controller:
         try:
             self._settlement.settle(measured)
         except TakenOverError as error:
-            self._view.waiting(error.message, error.code)
+            self._note_taken_over(measured.claim, error)
         if self._claim is not None:
             self._view.attempt_started(self._claim)
         return True
 
     def _end(self, claim: Claim, state: AttemptState, error: ErrorBody) -> None:
         self._settlement.end(claim, state, self._cooled, error=error)
+
+    def _ended(self, end: AttemptEnd) -> None:
+        if end.run_state is not RunState.TODO and self._counts[RunState.TODO] > 0:
+            self._counts[RunState.TODO] -= 1
+            self._counts[end.run_state] += 1
+        self._streak.note(end)
+        self._membership.ended(end)
+        self._view.attempt_ended(end)
+
+    def _note_taken_over(self, claim: Claim, error: TakenOverError) -> None:
+        self._taken_over.append(Leftover(claim.attempt_id, claim.run_id))
+        self._view.waiting(error.message, error.code)
 
     def _record(self, state: AttemptState) -> None:
         claim = self._claim

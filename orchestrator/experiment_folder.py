@@ -4,16 +4,19 @@ It is a file in the experiment's folder; or it is in a database server, and a fi
 """
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 from contract.errors import ConfigError
 from orchestrator.artifacts import RUNS
 from orchestrator.attempt_journal import JOURNAL, AttemptJournal
 from orchestrator.durable_file import write_durably
+from orchestrator.outage_note import outage_of
 from orchestrator.plan_file import PLAN
-from orchestrator.store.base import RunTableDamagedError, RunTableError
+from orchestrator.store.base import RunTableAwayError, RunTableDamagedError, RunTableError
 from orchestrator.store.database import LockWait, database_url
 from orchestrator.store.integrity import damage
+from orchestrator.store.outage import ServerWait
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
 
@@ -72,7 +75,12 @@ def keep_database(folder: Path, url: str) -> None:
 
 
 def open_run_table(
-    folder: Path, *, create: bool, wait: LockWait | None = None, database: str | None = None
+    folder: Path,
+    *,
+    create: bool,
+    wait: LockWait | None = None,
+    database: str | None = None,
+    server: ServerWait | None = None,
 ) -> SqlStore:
     """Open an experiment's run table.
 
@@ -81,8 +89,10 @@ def open_run_table(
         create: make folder and table when they are not there.
         wait: see `SqlStore.open`.
         database: address of a server's, see `checked_database`; None: as the folder says.
+        server: see `SqlStore.open`.
 
     Raises:
+        RunTableAwayError: its server does not answer; with what a campaign that waits for it says.
         ConfigError: there is none, or it is elsewhere than `database` says.
         RunTableDamagedError: it is broken, or gone from beside its experiment's files.
     """
@@ -95,7 +105,12 @@ def open_run_table(
     if known is not None or database is not None:
         if create:
             _make(folder)
-        return SqlStore.open(database or known or "", create=create, wait=wait)
+        try:
+            return SqlStore.open(database or known or "", create=create, wait=wait, server=server)
+        except RunTableAwayError as error:
+            outage = outage_of(folder)
+            waits = f" {outage.words(datetime.now(UTC))}" if outage is not None else ""
+            raise RunTableAwayError(f"{error.message}{waits}") from error
     is_empty = has_run_table(folder) and run_table_path(folder).stat().st_size == 0
     if (is_empty or not has_run_table(folder)) and remains(folder):
         # Before SQLite sees it: a -wal beside an empty file would be thrown away.

@@ -11,6 +11,8 @@ from pathlib import Path
 from contract.attempt_state import AttemptState, RunState
 from orchestrator.disk_space import DiskSpace
 from orchestrator.driver import Condition, Driver
+from orchestrator.outage_note import OutageNote
+from orchestrator.pool_file import RAY_SCHEME, is_of_ray
 from orchestrator.processes import ProcessState, host_of, pid_of
 from orchestrator.store.base import AttemptRow, RunRow
 from orchestrator.store.control import Pause
@@ -72,6 +74,7 @@ class Situation:
         disk: of this machine.
         process_state: of an owner.
         pause: None while the campaign is not paused.
+        outage: of the run table's server, that an orchestrator on this machine noted last; None: there is none.
     """
 
     now: datetime
@@ -83,6 +86,7 @@ class Situation:
     disk: DiskSpace
     process_state: Callable[[str], ProcessState]
     pause: Pause | None = None
+    outage: OutageNote | None = None
 
     @cached_property
     def signs(self) -> dict[str, datetime]:
@@ -108,7 +112,7 @@ def explain(situation: Situation) -> list[Remark]:
         active = [each for each in situation.drivers if is_active(situation, each)]
         remarks += _of_drivers(situation, active)
         if not active:
-            remarks.append(_undriven(situation))
+            remarks.append(_gave_up_on_server(situation) or _undriven(situation))
         remarks += _held(situation, {driver.owner for driver in active})
         remarks += _disks(situation, active)
     remarks += _clock(situation)
@@ -194,7 +198,7 @@ def _condition(situation: Situation, driver: Driver) -> Remark | None:
             Weight.PROBLEM,
             "testbed_unreachable",
             f"The {testbed} is unreachable {since}{answered}.",
-            f"Look closer: `orchestrator doctor --testbed {driver.url}`.",
+            _look_closer(driver),
             (*last, driver.message, waits),
         )
     if driver.condition is Condition.BUSY:
@@ -213,6 +217,15 @@ def _condition(situation: Situation, driver: Driver) -> Remark | None:
     if driver.condition is Condition.COOLING:
         return Remark(Weight.NOTE, "cooldown", f"Cooldown before {attempt.run_id}: pausing {since}{left}.")
     return None
+
+
+def _look_closer(driver: Driver) -> str:
+    if not is_of_ray(driver.url):
+        return f"Look closer: `orchestrator doctor --testbed {driver.url}`."
+    return (
+        "Look closer on a machine of the Ray cluster: `ray status` says whether a unit of joulebed_testbed is free, "
+        f"and `ray list actors` (of ray[default]) where {driver.url.removeprefix(RAY_SCHEME)} is."
+    )
 
 
 def _paused(situation: Situation) -> list[Remark]:
@@ -266,6 +279,19 @@ def _undriven(situation: Situation) -> Remark:
     message = f"No orchestrator drives this experiment: {who} gave up {ended}."
     advice = f"When that is mended: {_start(last)}"
     return Remark(Weight.PROBLEM, last.ending or "undriven", message, advice, tuple(details))
+
+
+def _gave_up_on_server(situation: Situation) -> Remark | None:
+    """Its end could not be written into the run table: it is in the experiment's folder."""
+    outage = situation.outage
+    if outage is None or not outage.is_over:
+        return None
+    last = next((each for each in situation.drivers if each.owner == outage.owner), None)
+    if last is None or any(each.seen_at > outage.until for each in situation.drivers):
+        return None
+    message = f"No orchestrator drives this experiment. {outage.words(situation.now)}"
+    advice = f"The run table's server answers again. To continue: {_start(last)}"
+    return Remark(Weight.PROBLEM, "run_table_away", message, advice, (outage.message,))
 
 
 def _held(situation: Situation, active: set[str]) -> list[Remark]:

@@ -132,6 +132,11 @@ class Colleagues:
                 self._outlook, self._looked_s = Outlook(self._reader.counts(), paused(self._reader)), now_s
             return self._outlook
 
+    def last_counts(self) -> dict[RunState, int]:
+        """Runs per state, as of the last look; all 0 when there was none."""
+        with self._guard:
+            return self._outlook.counts if self._outlook is not None else dict.fromkeys(RunState, 0)
+
     def note_away(self, testbed: str, is_away: bool) -> None:
         """Whether a testbed answers."""
         with self._guard:
@@ -149,7 +154,7 @@ class Colleagues:
         """A run is to do again."""
         self.balance.back()
         with self._guard:
-            self._outlook = None
+            self._looked_s = float("-inf")
 
 
 class Member:

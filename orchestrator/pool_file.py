@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 from contract.errors import ConfigError
 
 TABLE = "testbed"
+RAY_SCHEME = "ray:"
+"""Beginning of what stands where a testbed's URL does for one of a Ray cluster; its actor's name follows."""
+
 _KEYS = ("url", "token_file", "name", "hardware")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -45,12 +48,24 @@ class PoolEntry:
         return self.name or urlsplit(self.url).netloc.rpartition("@")[2] or self.url
 
 
+def is_of_ray(url: str) -> bool:
+    """Whether a testbed is of a Ray cluster: it has no address of its own."""
+    return url.startswith(RAY_SCHEME) and not url.startswith(f"{RAY_SCHEME}//")
+
+
 def entries_of(urls: Sequence[str], pool: Path | None) -> list[PoolEntry]:
     """What `--testbed` and `--pool` name.
 
     Raises:
         ConfigError: the file cannot be read, has an unknown key or a wrong value, or a testbed is named twice.
     """
+    for url in urls:
+        if is_of_ray(url):
+            raise ConfigError(
+                f"{url} is a testbed of a Ray cluster, which has no address of its own. `orchestrator run --ray "
+                "ADDRESS` drives all of the cluster; what is the matter with one, `ray status` and `ray list actors` "
+                "tell there."
+            )
     entries = [PoolEntry(url) for url in urls] + (read_pool(pool) if pool is not None else [])
     urls_of, names = Counter(each.url.rstrip("/") for each in entries), Counter(each.told for each in entries)
     for what, counted in (("url", urls_of), ("name", names)):

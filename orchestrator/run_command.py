@@ -37,6 +37,7 @@ from orchestrator.experiment_runner.study import StudySource, load_study
 from orchestrator.export import export_run_table
 from orchestrator.local_testbed import LocalOptions, LocalTestbed
 from orchestrator.log import campaign_log
+from orchestrator.outage_note import OutageNotes
 from orchestrator.plan_file import keep_plan
 from orchestrator.pool import Pool, PoolParts, require_files
 from orchestrator.pool_export import pool_exporter
@@ -51,6 +52,7 @@ from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.base import Plan
 from orchestrator.store.database import LockWait
+from orchestrator.store.outage import ServerWait
 from orchestrator.store.sql_store import SqlStore
 
 _SHOWN_LIVE = 16
@@ -58,6 +60,25 @@ _SHOWN_LIVE = 16
 
 _LOCKED_S = 4 * 3600.0
 """A campaign waits this long for somebody who holds the run table's lock: the testbed keeps what it measures."""
+
+
+_SERVER_AWAY_S = 12 * 3600.0
+"""A campaign waits this long for a database server that went away: a night, as for a testbed."""
+
+
+@dataclass(frozen=True)
+class Patiences:
+    """How a campaign waits for its run table.
+
+    Attributes:
+        locks: for another program that holds a file.
+        server: for a server that went away.
+        outages: of that server, written down.
+    """
+
+    locks: LockWait
+    server: ServerWait
+    outages: OutageNotes
 
 
 @dataclass(frozen=True)
@@ -117,12 +138,12 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
     config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
-    locks = LockWait(_LOCKED_S, tell=console.print)
+    waits = _patience(folder, console, stop)
     with ExitStack() as stack:
         kept = stack.enter_context(_copied(options, config, folder, console))
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
-            store = stack.enter_context(_open(folder, plan, locks, create=False, database=options.database))
+            store = stack.enter_context(_open(folder, plan, waits, create=False, database=options.database))
             counts = store.counts()
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 console.print("All runs of this plan have ended already; nothing was run.", highlight=False)
@@ -144,7 +165,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 recorder.note_refusal(store, error)
             raise
         if store is None:
-            store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
+            store = stack.enter_context(_open(folder, plan, waits, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
         # From here on there is something to keep: a local testbed's log and attempts stay.
         if options.wants_dashboard:
@@ -165,7 +186,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
             ) as view,
         ):
             # The terminal alone: a view that records would need the lock that is waited for.
-            locks.tell = partial(_tell_locked, shown, stop)
+            waits.locks.tell = partial(_tell_locked, shown, stop)
             outcome = Controller(
                 store,
                 client,
@@ -178,6 +199,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 stop=stop,
                 export=_exporter(store, folder),
                 settings=settings,
+                leftovers=store.leftovers().get(info.identity.hostname, ()),
             ).run()
             view.ended(outcome)
         return print_campaign_end(console, folder, store, outcome)
@@ -188,7 +210,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
     config, plan = _planned(options, console)
     folder = (options.results or Path(config.results_output_path)) / plan.experiment
     secrets = secret_values(os.environ)
-    locks = LockWait(_LOCKED_S, tell=console.print)
+    waits = _patience(folder, console, stop)
     told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with ExitStack() as stack:
         # Makes the clients, which are its own to close, where HTTP does not.
@@ -213,7 +235,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
 
         store: SqlStore | None = None
         if has_run_table(folder) or remains(folder):
-            store = stack.enter_context(_open(folder, plan, locks, create=False, database=options.database))
+            store = stack.enter_context(_open(folder, plan, waits, create=False, database=options.database))
             counts = store.counts()
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 console.print("All runs of this plan have ended already; nothing was run.", highlight=False)
@@ -228,7 +250,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
                 recorder.note_refusal(store, error)
             raise
         if store is None:
-            store = stack.enter_context(_open(folder, plan, locks, create=True, database=options.database))
+            store = stack.enter_context(_open(folder, plan, waits, create=True, database=options.database))
             stack.enter_context(_log(options, folder, secrets))
         # The run table has all of it now; a large one would be most of this process's memory.
         plan = outline(plan)
@@ -250,7 +272,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
             recorder.told_of_pool(store, members) as ended,
         ):
             # The terminal alone: what records would need the lock that is waited for.
-            locks.tell = partial(_tell_lock_to, screen, stop)
+            waits.locks.tell = partial(_tell_lock_to, screen, stop)
             parts = PoolParts(
                 store=store,
                 plan=plan,
@@ -259,7 +281,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
                 screen=screen,
                 recorder=recorder,
                 stop=stop,
-                export=pool_exporter(store, folder),
+                export=partial(store.patiently, pool_exporter(store, folder)),
                 settings=settings,
                 kept=kept,
             )
@@ -301,10 +323,11 @@ def _planned(options: RunOptions, console: Console) -> tuple[RunnerConfig, Plan]
 
 @contextmanager
 def _open(
-    folder: Path, plan: Plan, locks: LockWait, *, create: bool, database: str | None = None
+    folder: Path, plan: Plan, waits: Patiences, *, create: bool, database: str | None = None
 ) -> Iterator[SqlStore]:
-    store = open_run_table(folder, create=create, wait=locks, database=database)
+    store = open_run_table(folder, create=create, wait=waits.locks, database=database, server=waits.server)
     try:
+        waits.outages.clear()
         if not create:
             require_sound(folder, store)
         store.create_experiment(plan)
@@ -315,6 +338,13 @@ def _open(
         yield store
     finally:
         store.close()
+
+
+def _patience(folder: Path, console: Console, stop: StopRequest) -> Patiences:
+    told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    outages = OutageNotes(folder, _SERVER_AWAY_S)
+    server = ServerWait(_SERVER_AWAY_S, tell=told, note=outages.note, pause=stop.sleep_unless_cancelled)
+    return Patiences(LockWait(_LOCKED_S, tell=console.print), server, outages)
 
 
 def _tell_locked(shown: ShownView, stop: StopRequest, message: str) -> None:
@@ -361,8 +391,8 @@ def _view(options: RunOptions, console: Console, store: RunStore) -> ShownView:
     return make_view(console, counts, wants_bars=options.wants_bars, suspect_codes=codes)
 
 
-def _exporter(store: RunStore, folder: Path) -> Callable[[], None]:
+def _exporter(store: SqlStore, folder: Path) -> Callable[[], None]:
     def export() -> None:
-        export_run_table(store, folder, "csv")
+        store.patiently(lambda: export_run_table(store, folder, "csv"))
 
     return export

@@ -1,6 +1,7 @@
 """From a result to the run table: its files, the verdict, the attempt's end."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from contract.attempt_state import AttemptState
@@ -19,12 +20,10 @@ from contract.trial_result import SuspectReason, TrialResult
 from orchestrator.acknowledger import Acknowledger
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.attempt_journal import ended_attempt
-from orchestrator.campaign import FailureStreak
-from orchestrator.campaign_view import AttemptEnd, CampaignView
+from orchestrator.campaign_view import AttemptEnd
 from orchestrator.clients.base import TestbedClient
 from orchestrator.config import OnSuspect
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.membership import Membership
 from orchestrator.patience import Patience
 from orchestrator.store.base import Claim, RunLedger
 from orchestrator.suspicion import Verdict, judge, reason_text
@@ -57,11 +56,9 @@ class Settlement:
         client: the testbed that has the files.
         testbed: its name in the run table.
         artifacts: takes the files.
-        view: is told of each end.
-        membership: is told of each end.
-        streak: is told of each end.
         patience: with the testbed.
         on_suspect: what becomes of doubted results.
+        ended: is told of each end, after the run table.
 
     Attributes:
         acknowledger: knows which results are safe here.
@@ -74,32 +71,27 @@ class Settlement:
         *,
         testbed: str,
         artifacts: ArtifactFolder,
-        view: CampaignView,
-        membership: Membership,
-        streak: FailureStreak,
         patience: Patience,
         on_suspect: OnSuspect,
+        ended: Callable[[AttemptEnd], None],
     ) -> None:
         self._store = store
         self._client = client
         self._testbed = testbed
         self._artifacts = artifacts
-        self._view = view
-        self._membership = membership
-        self._streak = streak
         self._patience = patience
         self._on_suspect = on_suspect
+        self._ended = ended
         self.acknowledger = Acknowledger(client)
 
     def may_wait(self, measured: Measured) -> bool:
         """Whether the next trial may begin before this one is settled.
 
-        A sound result may, whose files came with it, where no failure came before: neither does it change what is to
-        do next, nor does the testbed have to serve files while it measures. Until it is settled, the testbed keeps it.
+        A sound result may, whose files came with it: neither does it change what is to do next, nor does the testbed
+        have to serve files while it measures. Until it is settled, the testbed keeps it.
         """
         brought_bytes = sum(artifact.size_bytes for artifact in measured.result.artifacts)
-        is_sound = self._verdict(measured).state is AttemptState.SUCCEEDED
-        return is_sound and brought_bytes <= MAX_BROUGHT_BYTES and self._streak.n_passing == 0
+        return brought_bytes <= MAX_BROUGHT_BYTES and self._verdict(measured).state is AttemptState.SUCCEEDED
 
     def settle(self, measured: Measured) -> None:
         """Fetch the files, and end the attempt as its result says. Idempotent.
@@ -171,9 +163,7 @@ class Settlement:
         )
         end = AttemptEnd(claim, state, run_state, result, error, reasons)
         self._artifacts.journal.note(ended_attempt(end, self._testbed, cooled))
-        self._streak.note(end)
-        self._membership.ended(end)
-        self._view.attempt_ended(end)
+        self._ended(end)
 
     def _verdict(self, measured: Measured) -> Verdict:
         return judge(measured.result, measured.cooled, self._on_suspect)

@@ -1,5 +1,6 @@
 """Tells how an experiment stands: counts, what runs, what failed and why, what is doubted and why."""
 
+import logging
 import shlex
 import socket
 from collections import Counter
@@ -16,12 +17,15 @@ from orchestrator.campaign import CampaignOutcome, Ending
 from orchestrator.disk_space import DiskSpace
 from orchestrator.driver import Condition, drivers
 from orchestrator.explain import Remark, Situation, Weight, explain, is_active, open_attempts
+from orchestrator.outage_note import outage_of
 from orchestrator.processes import process_state
 from orchestrator.run_table_columns import telling_attempt
-from orchestrator.store.base import AttemptRow, RunReader, RunRow
+from orchestrator.store.base import AttemptRow, RunReader, RunRow, RunTableError
 from orchestrator.store.control import exclusions, paused
 from orchestrator.suspicion import SuspectResultError, count_codes, reason_text, told_codes
 from orchestrator.time_words import told_since
+
+_log = logging.getLogger(__name__)
 
 _SHOWN = 10
 _NOT_HELD_UP = (Condition.WORKING, Condition.COOLING, Condition.GATE)
@@ -48,6 +52,7 @@ def look_at(folder: Path, reader: RunReader) -> Situation:
         disk=DiskSpace.of(folder),
         process_state=process_state,
         pause=paused(reader),
+        outage=outage_of(folder),
     )
 
 
@@ -159,22 +164,30 @@ def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcom
     if outcome.message:
         _line(console, outcome.message)
     counts = outcome.counts
-    _line(console, _counts(counts))
-    if counts[RunState.FAILED] or counts[RunState.SUSPECT]:
-        document = status_document(folder, reader)
-        _list(console, "Failed", document["failures"])
-        _list_suspects(console, document)
+    is_known = any(counts.values())
+    if is_known:
+        _line(console, _counts(counts))
+    codes = Counter[str]()
+    try:
+        if counts[RunState.FAILED] or counts[RunState.SUSPECT]:
+            document = status_document(folder, reader)
+            _list(console, "Failed", document["failures"])
+            _list_suspects(console, document)
+            codes = suspect_codes(reader)
+    except RunTableError as error:
+        _log.warning("What failed cannot be told: %s", error.message)
+        _line(console, "The run table cannot be asked now: these numbers are the last that this process knew.")
     n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
     if n_left and outcome.ending is Ending.FINISHED:
         _line(console, "The runs that are left belong to another orchestrator that is at work on them.")
-    elif n_left:
+    elif n_left or not is_known:
         _line(console, "Run the same command again to continue: runs that are done are never repeated.")
     quoted = shlex.quote(str(folder))
     if counts[RunState.SUSPECT]:
         n_suspect = counts[RunState.SUSPECT]
         _line(
             console,
-            f"{n_suspect} suspect run{'' if n_suspect == 1 else 's'} ({told_codes(suspect_codes(reader))}): look with "
+            f"{n_suspect} suspect run{'' if n_suspect == 1 else 's'} ({told_codes(codes)}): look with "
             f"`orchestrator status {quoted}`, measure again with `orchestrator retry {quoted} --suspect`.",
         )
     if counts[RunState.FAILED]:
@@ -182,7 +195,7 @@ def print_campaign_end(console: Console, folder: Path, reader: RunReader, outcom
     _line(console, f"Results: {folder}")
     if counts[RunState.DONE] + counts[RunState.SUSPECT]:
         _line(console, f"Next: python -m analysis summary {quoted}")
-    return 1 if n_left or counts[RunState.FAILED] else 0
+    return 1 if n_left or counts[RunState.FAILED] or not is_known else 0
 
 
 def _counts(counts: dict[RunState, int]) -> str:

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from orchestrator.local_testbed import end_with_parent
 
@@ -47,12 +47,51 @@ class PostgresqlServer:
 
     Args:
         socket: folder of its socket.
+        launch: starts its process.
     """
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, launch: Callable[[], subprocess.Popen[bytes]]) -> None:
         self._socket = socket
+        self._launch = launch
+        self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count()
         self._template = ""
+
+    def start(self) -> None:
+        """Start it, again too, and return when it answers."""
+        folder, log = programs(), self._socket / "log"
+        assert folder is not None
+        self._process = self._launch()
+        ready = [folder / "pg_isready", "-q", "-h", self._socket, "-d", "postgres", "-U", "joulebed"]
+        deadline_s = time.monotonic() + START_S
+        while subprocess.run(ready, check=False, capture_output=True).returncode != 0:
+            assert self._process.poll() is None and time.monotonic() < deadline_s, log.read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it at once, as a crash would: whoever asks it at the moment hears no more. Its data stay."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(START_S)
+
+    def start_if_stopped(self) -> None:
+        """For a test's end."""
+        if self._process is None:
+            self.start()
+
+    def cut(self, url: str) -> int:
+        """End all connections to a database from the server's side; how many there were."""
+        cut = text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = :name AND pid <> pg_backend_pid()"
+        )
+        engine = create_engine(self.url("postgres"))
+        try:
+            with engine.connect() as connection:
+                return int(connection.execute(cut, {"name": make_url(url).database}).scalar_one())
+        finally:
+            engine.dispose()
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://joulebed@/{database}?host={self._socket}"
@@ -116,21 +155,20 @@ def running_postgresql() -> Iterator[PostgresqlServer]:
         assert made.returncode == 0, made.stderr
         options = {"listen_addresses": "", "unix_socket_directories": home, "fsync": "off", "max_connections": "60"}
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with log.open("w") as told:
-            server = subprocess.Popen(
-                [folder / "postgres", "-D", data, *arguments],
-                stdout=told,
-                stderr=told,
-                preexec_fn=end_with_parent(),  # also when the tests are killed
-                **as_user,
-            )
+
+        def launch() -> subprocess.Popen[bytes]:
+            with log.open("a") as told:
+                return subprocess.Popen(
+                    [folder / "postgres", "-D", data, *arguments],
+                    stdout=told,
+                    stderr=told,
+                    preexec_fn=end_with_parent(),  # also when the tests are killed
+                    **as_user,
+                )
+
+        server = PostgresqlServer(Path(home), launch)
         try:
-            ready = [folder / "pg_isready", "-q", "-h", home, "-d", "postgres", "-U", "joulebed"]
-            deadline_s = time.monotonic() + START_S
-            while subprocess.run(ready, check=False, capture_output=True).returncode != 0:
-                assert server.poll() is None and time.monotonic() < deadline_s, log.read_text()
-                time.sleep(0.05)
-            yield PostgresqlServer(Path(home))
+            server.start()
+            yield server
         finally:
-            server.send_signal(signal.SIGQUIT)  # at once: nothing is to be kept
-            server.wait(START_S)
+            server.stop()

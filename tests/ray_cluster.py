@@ -50,14 +50,20 @@ class RayCluster:
         return found
 
 
+def ray_environment() -> dict[str, str]:
+    """Of a cluster; what its clients need of it is in this process's own afterwards."""
+    # Read by Ray when it is first loaded, here as in the cluster; without it, it would write one into the home folder.
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    return {**os.environ, "RAY_raylet_start_wait_time_s": f"{START_S:.0f}"}
+
+
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[RayCluster]:
     """A cluster of two CPUs and two testbeds, that ends with the block."""
     root = Path(__file__).parents[1]
-    # Read by Ray when it is first loaded, here as in the cluster; without it, it would write one into the home folder.
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
-    env = {**os.environ, "PYTHONPATH": str(root), "JOULEBED_RAY_DATA": str(folder)}
-    env["RAY_raylet_start_wait_time_s"] = f"{START_S:.0f}"
+    env = {**os.environ, **ray_environment(), "PYTHONPATH": str(root), "JOULEBED_RAY_DATA": str(folder)}
     with (folder / "cluster.log").open("w") as log:
         for _ in range(_N_TRIES):
             process = subprocess.Popen(

@@ -19,6 +19,7 @@ from contract.trial_spec import TrialSpec
 from contract.units import WireModel
 from orchestrator.clients.artifact_file import ArtifactFile, holds, place_together
 from orchestrator.clients.protocol import check_version
+from orchestrator.pool_file import RAY_SCHEME
 
 _Model = TypeVar("_Model", bound=WireModel)
 
@@ -51,7 +52,7 @@ class RayClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.url = f"ray:{name}"
+        self.url = f"{RAY_SCHEME}{name}"
         self._reach = reach
         self._unreachable_after_s = unreachable_after_s
         self._sleep = sleep

@@ -1,5 +1,6 @@
 """The run table seam. One implementation over SQLAlchemy: SQLite by default, PostgreSQL by URL."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,9 @@ from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from contract.units import Scalar
 from orchestrator.cooldown import CooldownOutcome
+
+SETTLED_PREFIX = "settled/"
+"""Beginning of the facts' keys of attempts that were given up, and about which their testbeds were asked since."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,24 @@ class EventRow:
     message: str
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """An attempt that ended here without a result, of which its testbed may hold one.
+
+    Attributes:
+        attempt_id: the attempt.
+        run_id: its run.
+    """
+
+    attempt_id: str
+    run_id: str
+
+    @property
+    def settled_key(self) -> str:
+        """Key of the fact that says that the testbed was asked about it; of a bounded length, as keys must be."""
+        return f"{SETTLED_PREFIX}{hashlib.sha256(self.attempt_id.encode()).hexdigest()[:32]}"
+
+
 class TakenOverError(JouleBedError):
     """Another orchestrator drives this attempt now."""
 
@@ -140,6 +162,12 @@ class RunTableError(UsageError):
     """The run table cannot be read or written now; what it holds is untouched."""
 
     code = "run_table"
+
+
+class RunTableAwayError(RunTableError):
+    """The run table's server does not answer: it may be back soon, and whatever was asked may be asked again."""
+
+    code = "run_table_away"
 
 
 class RunTableDamagedError(RunTableError):
@@ -305,6 +333,10 @@ class RunReader(Protocol):
 
     def recall(self, key: str) -> JsonValue:
         """A fact that was remembered, or None."""
+        ...
+
+    def leftovers(self) -> dict[str, list[Leftover]]:
+        """Testbed -> attempts there that were given up, and about which it was not asked since."""
         ...
 
     def facts(self, prefix: str) -> dict[str, JsonValue]:

@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 
 from contract.errors import MissingPackageError, UsageError
 from orchestrator.processes import holders, told_process
-from orchestrator.store.base import RunTableDamagedError, RunTableError
+from orchestrator.store.base import RunTableAwayError, RunTableDamagedError, RunTableError
 from orchestrator.store.schema import HEAD
 
 NOTE = "joulebed_note"
@@ -26,6 +27,19 @@ READ_ONLY = "joulebed_read_only"
 
 _TURN_S = 600.0
 """A thread waits this long for a free connection."""
+
+_SERVER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""Seconds, and milliseconds: a server whose machine is gone without a word is noticed within a minute, where the
+kernel alone would wait for a quarter of an hour. Those of libpq, which the address may set otherwise."""
+
+_AWAY = ("08", "53", "57P")
+"""Beginnings of the SQLSTATEs of a server that is gone, is going or coming, or has no room at the moment."""
 
 _POSTGRESQL_LOCK = 0x4A6F756C
 """Any number that other users of the server's advisory locks are unlikely to take."""
@@ -94,7 +108,9 @@ def open_database(url: URL, *, create: bool, wait: LockWait | None = None) -> En
             raise UsageError(f"There is no run table {path}. Start the experiment first: orchestrator run CONFIG.py")
     try:
         # Threads take turns: those of a thousand testbeds share a handful of connections.
-        engine = create_engine(url, pool_timeout=_TURN_S, pool_pre_ping=path is None)
+        engine = create_engine(
+            url, pool_timeout=_TURN_S, pool_pre_ping=path is None, connect_args=_connect_args(url, _SERVER)
+        )
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise MissingPackageError(
             f"No driver for {url.drivername}: pip install 'psycopg[binary]'. ({error})"
@@ -129,11 +145,17 @@ def repair_advice(url: URL) -> str:
 @contextmanager
 def told(url: URL) -> Iterator[None]:
     """Turns the database's own errors into one that a person can act on."""
+    where = url.render_as_string(hide_password=True)
     try:
         yield
+    except NoConnectionError as error:
+        raise RunTableAwayError(f"The run table {where} does not answer: {error}.") from error
     except DBAPIError as error:
-        where = url.render_as_string(hide_password=True)
         cause = str(error.orig)
+        if _is_away(url, error):
+            raise RunTableAwayError(
+                f"The run table {where} does not answer: {' '.join(cause.split())}. Check that the database answers."
+            ) from error
         if "locked" in cause:
             advice = f"{_holder(url)} holds it: end that, then run the same command again."
         elif "readonly" in cause or "unable to open" in cause:
@@ -150,6 +172,22 @@ def told(url: URL) -> Iterator[None]:
         else:
             advice = "Check that the database answers."
         raise RunTableError(f"The run table {where} cannot be used: {cause}. {advice}") from error
+
+
+def _connect_args(url: URL, defaults: dict[str, int]) -> dict[str, int]:
+    """What of the defaults a server's address leaves open."""
+    if url.get_driver_name() != "psycopg":
+        return {}
+    return {name: value for name, value in defaults.items() if name not in url.query}
+
+
+def _is_away(url: URL, error: DBAPIError) -> bool:
+    if url.get_backend_name() == "sqlite":
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    # Without a state it is of the connection itself: libpq tells none there.
+    is_passing = isinstance(error, OperationalError) and (state is None or state.startswith(_AWAY))
+    return error.connection_invalidated or is_passing
 
 
 def _holder(url: URL) -> str:

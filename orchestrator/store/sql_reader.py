@@ -1,9 +1,9 @@
 """The run table as it is read, over SQLAlchemy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 from sqlalchemy import Connection, Engine, bindparam, case, func, select
@@ -14,9 +14,21 @@ from contract.errors import ErrorBody
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
-from orchestrator.store.base import AttemptRow, EventRow, Plan, PlannedRun, RunRow, RunTableDamagedError
+from orchestrator.store.base import (
+    SETTLED_PREFIX,
+    AttemptRow,
+    EventRow,
+    Leftover,
+    Plan,
+    PlannedRun,
+    RunRow,
+    RunTableDamagedError,
+)
 from orchestrator.store.database import READ_ONLY, repair_advice, told
+from orchestrator.store.outage import ServerWait, patient
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
+
+_Answer = TypeVar("_Answer")
 
 _NEXT_RUNS = (
     select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state)
@@ -28,6 +40,16 @@ _THEIR_ATTEMPTS = (
     select(ATTEMPT)
     .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))
     .order_by(ATTEMPT.c.run_id, ATTEMPT.c.number)
+)
+
+_GIVEN_UP = (
+    select(ATTEMPT.c.attempt_id, ATTEMPT.c.run_id, ATTEMPT.c.testbed)
+    .where(
+        ATTEMPT.c.state.in_([AttemptState.CANCELLED, AttemptState.LOST]),
+        ATTEMPT.c.finished_at.is_not(None),
+        ATTEMPT.c.result.is_(None),
+    )
+    .order_by(ATTEMPT.c.claimed_at)
 )
 
 _THEIR_OUTLINES = (
@@ -48,13 +70,16 @@ class SqlReader:
     Args:
         engine: of an open database with the current schema.
         url: where it is, for messages.
+        server: how a server that goes away is waited for; not at all by default.
     """
 
-    def __init__(self, engine: Engine, url: URL) -> None:
+    def __init__(self, engine: Engine, url: URL, server: ServerWait | None = None) -> None:
         self._engine = engine
+        self._server = server or ServerWait()
         self._reading = engine.execution_options(**{READ_ONLY: True})
         self._url = url
 
+    @patient
     def plan(self, *, with_runs: bool = True) -> Plan | None:
         """See `RunReader`."""
         with self._reader() as connection:
@@ -84,6 +109,7 @@ class SqlReader:
             rows = connection.execute(select(ATTEMPT.c.attempt_id, ATTEMPT.c.accepted)).all()
         return {row.attempt_id: bool(row.accepted) for row in rows}
 
+    @patient
     def counts(self) -> dict[RunState, int]:
         """See `RunReader`."""
         with self._reader() as connection:
@@ -91,6 +117,7 @@ class SqlReader:
         found = {RunState(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in RunState}
 
+    @patient
     def runs(self, *, with_results: bool = True) -> Sequence[RunRow]:
         """See `RunReader`."""
         return list(self.each_run(with_results=with_results))
@@ -122,6 +149,7 @@ class SqlReader:
             rows = tuple(_attempt_row(attempt) for attempt in attempts)
             return RunRow(row.position, row.run_id, row.treatment, row.repetition, state, rows)
 
+    @patient
     def spec(self, run_id: str) -> TrialSpec | None:
         """What a run executes, or None where there is no such run."""
         with self._reader() as connection:
@@ -155,12 +183,27 @@ class SqlReader:
                 for row in connection.execute(query)
             ]
 
+    @patient
     def recall(self, key: str) -> JsonValue:
         """See `RunReader`."""
         with self._reader() as connection:
             value: JsonValue = connection.execute(select(FACT.c.value).where(FACT.c.key == key)).scalar()
         return value
 
+    @patient
+    def leftovers(self) -> dict[str, list[Leftover]]:
+        """See `RunReader`."""
+        with self._reader() as connection:
+            rows = connection.execute(_GIVEN_UP).all()
+            settled = set(connection.execute(select(FACT.c.key).where(FACT.c.key.startswith(SETTLED_PREFIX))).scalars())
+        found: dict[str, list[Leftover]] = {}
+        for row in rows:
+            left = Leftover(row.attempt_id, row.run_id)
+            if left.settled_key not in settled:
+                found.setdefault(row.testbed, []).append(left)
+        return found
+
+    @patient
     def facts(self, prefix: str) -> dict[str, JsonValue]:
         """See `RunReader`."""
         query = select(FACT).where(FACT.c.key.startswith(prefix, autoescape=True)).order_by(FACT.c.key)
@@ -172,6 +215,15 @@ class SqlReader:
         """The database's file; None: it is on a server."""
         is_sqlite = self._url.get_backend_name() == "sqlite"
         return Path(self._url.database) if is_sqlite and self._url.database else None
+
+    def patiently(self, question: Callable[[], _Answer]) -> _Answer:
+        """The answer to what is read, or written and may be repeated; waits for a server that is away."""
+        return self._server.ask(question, self._look)
+
+    def _look(self, message: str) -> None:
+        """Whether a server is back."""
+        with self._reader() as connection:
+            connection.execute(select(1))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -19,10 +19,12 @@ from contract.errors import ErrorBody, PlanChangedError, UsageError
 from contract.trial_result import SuspectReason, TrialResult
 from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
+from orchestrator.processes import host_of, pid_of
 from orchestrator.store import statement
 from orchestrator.store.base import Claim, ClaimChoice, Plan, TakenOverError
 from orchestrator.store.database import NOTE, LockWait, database_url, open_database, serialise, told
 from orchestrator.store.decision import Decision
+from orchestrator.store.outage import ServerWait, patient
 from orchestrator.store.owner import is_gone, this_owner
 from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
 from orchestrator.store.sql_reader import SqlReader, cooldown_of
@@ -42,10 +44,19 @@ class SqlStore(SqlReader):
         url: where it is, for messages.
         owner: who claims; see `orchestrator.store.owner`.
         now: aware UTC; the database's own time by default.
+        server: see `SqlReader`.
     """
 
-    def __init__(self, engine: Engine, url: URL, *, owner: str, now: Callable[[], datetime] | None = None) -> None:
-        super().__init__(engine, url)
+    def __init__(
+        self,
+        engine: Engine,
+        url: URL,
+        *,
+        owner: str,
+        now: Callable[[], datetime] | None = None,
+        server: ServerWait | None = None,
+    ) -> None:
+        super().__init__(engine, url, server)
         self._owner = owner
         self._now = now
         self._noting = engine.execution_options(**{NOTE: True})
@@ -61,6 +72,7 @@ class SqlStore(SqlReader):
         create: bool,
         now: Callable[[], datetime] | None = None,
         wait: LockWait | None = None,
+        server: ServerWait | None = None,
     ) -> "SqlStore":
         """Open a run table.
 
@@ -70,13 +82,16 @@ class SqlStore(SqlReader):
             create: make it where there is none.
             now: aware UTC; the database's own time by default.
             wait: how writers wait for locks of other programs; not longer than SQLite itself by default.
+            server: how a server that goes away later is waited for; not at all by default.
 
         Raises:
             UsageError: it is not there, cannot be used, or is of a newer version.
         """
         url = database_url(url_or_path)
-        return cls(open_database(url, create=create, wait=wait), url, owner=owner or this_owner(), now=now)
+        engine = open_database(url, create=create, wait=wait)
+        return cls(engine, url, owner=owner or this_owner(), now=now, server=server)
 
+    @patient
     def create_experiment(self, plan: Plan) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
@@ -121,6 +136,7 @@ class SqlStore(SqlReader):
                 ]
                 connection.execute(insert(RUN), runs)
 
+    @patient
     def claim_next(
         self, testbed: str, choice: ClaimChoice | None = None, *, besides: str | None = None
     ) -> Claim | None:
@@ -152,6 +168,7 @@ class SqlStore(SqlReader):
             self._tell(connection, now, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
             return Claim(attempt_id, run.run_id, number, TrialSpec.model_validate(run.spec), AttemptState.CLAIMED)
 
+    @patient
     def record_state(
         self, attempt_id: str, state: AttemptState, message: str = "", *, cooldown: CooldownOutcome | None = None
     ) -> None:
@@ -172,6 +189,7 @@ class SqlStore(SqlReader):
             if state is not before or message:
                 self._tell(connection, now, attempt_id, row.run_id, before, state, message)
 
+    @patient
     def finish(
         self,
         attempt_id: str,
@@ -212,6 +230,7 @@ class SqlStore(SqlReader):
                 self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
             return self._derive(connection, row.run_id)
 
+    @patient
     def renew(self) -> int:
         """Renew the leases of all that this owner has open, in one write.
 
@@ -223,6 +242,7 @@ class SqlStore(SqlReader):
             renewed = {"of_owner": self._owner, "lease_until": now + timedelta(seconds=LEASE_S), "updated_at": now}
             return connection.execute(statement.RENEW_OPEN, renewed).rowcount
 
+    @patient
     def remember(
         self,
         key: str,
@@ -240,6 +260,7 @@ class SqlStore(SqlReader):
             if message:
                 self._tell(connection, self._time(connection), attempt_id, run_id, None, None, message)
 
+    @patient
     def forget(self, key: str) -> None:
         """See `RunLedger`."""
         with self._writing() as connection:
@@ -311,6 +332,13 @@ class SqlStore(SqlReader):
         with self._turn, told(self._url), engine.begin() as connection:
             yield connection
 
+    def _look(self, message: str) -> None:
+        """Whether a server is back: when the story can be written on, with what was the matter."""
+        with self._writing() as connection:
+            host, pid = host_of(self._owner), pid_of(self._owner)
+            told = f"process {pid} on {host}: {message}" if pid else message
+            self._tell(connection, self._time(connection), None, None, None, None, told)
+
     def _time(self, connection: Connection) -> datetime:
         """The database's: leases of several hosts must not depend on whose clock is right.
 
@@ -330,7 +358,7 @@ class SqlStore(SqlReader):
         for owner, earliest in connection.execute(statement.OPEN_OWNERS).all():
             is_ours = owner == self._owner
             is_free = is_ours or is_gone(owner)
-            if not is_free and earliest >= now:
+            if not is_free and (earliest >= now or self._was_away(connection, now)):
                 continue
             rows: list[Any] = []
             if is_ours and choice is not None:
@@ -351,6 +379,15 @@ class SqlStore(SqlReader):
                 if taken is not None and (is_free or taken.lease_until < now):
                     return taken
         return None
+
+    def _was_away(self, connection: Connection, now: datetime) -> bool:
+        """Whether leases may have run out because the server was away: their owners get time to renew them."""
+        if connection.dialect.name != "postgresql" or self._now is not None:
+            return False
+        if self._server.since_back_s < LEASE_S:
+            return True
+        started_at: datetime = connection.execute(select(func.pg_postmaster_start_time())).scalar_one()
+        return now - started_at < timedelta(seconds=LEASE_S)
 
     def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
         state = AttemptState(row.state)

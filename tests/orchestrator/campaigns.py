@@ -20,6 +20,7 @@ from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.base import Claim
+from orchestrator.store.outage import ServerWait
 from orchestrator.store.sql_store import SqlStore
 from tests.orchestrator.doubles import Clock, plan, spec
 
@@ -49,7 +50,9 @@ class Campaign:
     """One experiment in a folder, its run table there or in a database; `run` may be called again, as a new process
     would."""
 
-    def __init__(self, folder: Path, n_runs: int = 3, max_attempts: int = 3, address: str = "") -> None:
+    def __init__(
+        self, folder: Path, n_runs: int = 3, max_attempts: int = 3, address: str = "", wait_s: float = 0.0
+    ) -> None:
         self.folder = folder
         self.clock = Clock()
         self.view = Collector()
@@ -57,7 +60,10 @@ class Campaign:
         self.n_exports = 0
         self.export = self.count_export
         self.address = address or folder / "run_table.sqlite"
-        self.store = SqlStore.open(self.address, create=True)
+        self.told: list[str] = []
+        # Of a server: in real time, which is all that it knows.
+        server = ServerWait(wait_s, tell=self.told.append)
+        self.store = SqlStore.open(self.address, create=True, server=server)
         self.store.create_experiment(plan(n_runs, max_attempts))
 
     def run(
@@ -76,6 +82,7 @@ class Campaign:
             export=self.export,
             settings=ControllerSettings(**settings),
             clock=self.clock,
+            leftovers=self.store.leftovers().get(testbed, ()),
         ).run()
 
     def count_export(self) -> None:

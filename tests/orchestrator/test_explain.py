@@ -11,6 +11,7 @@ from contract.errors import ErrorBody
 from orchestrator.disk_space import DiskSpace
 from orchestrator.driver import Condition, Driver
 from orchestrator.explain import Remark, Situation, Weight, explain
+from orchestrator.outage_note import OutageNote
 from orchestrator.processes import ProcessState
 from orchestrator.store.base import AttemptRow, RunRow
 
@@ -86,6 +87,29 @@ def situation(
 def only(remarks: list[Remark]) -> Remark:
     assert len(remarks) == 1, remarks
     return remarks[0]
+
+
+def test_a_testbed_of_a_ray_cluster_that_is_away() -> None:
+    held_up = driver(Condition.UNREACHABLE, testbed="testbed-gpu-0", url="ray:testbed-gpu-0", is_member=True)
+    remark = only(explain(situation(drivers=(held_up,))))
+    assert remark.code == "testbed_unreachable"
+    assert "doctor" not in remark.advice
+    for words in ("ray status", "ray list actors", "testbed-gpu-0 is"):
+        assert words in remark.advice
+    assert "ray:" not in remark.advice
+
+
+def test_a_campaign_that_gave_up_on_its_database_server() -> None:
+    over = OutageNote(owner=OWNER, since=ago(hours=13), until=ago(hours=1), is_over=True, message="It is away.")
+    before = driver(seen_at=ago(hours=13))
+    told = replace(situation(drivers=(before,), state=ProcessState.GONE), outage=over)
+    remark = only(explain(told))
+    assert (remark.weight, remark.code) == (Weight.PROBLEM, "run_table_away")
+    assert "gave up at 04:22:05 UTC" in remark.message
+    assert before.command in remark.advice
+    # Somebody has been at work since: it is past.
+    later = driver(Condition.ENDED, seen_at=ago(minutes=5), ending="stopped")
+    assert only(explain(replace(told, drivers=(later,)))).code == "stopped"
 
 
 def test_a_testbed_that_is_away() -> None:

@@ -60,3 +60,8 @@ def test_a_typo_is_refused_with_its_key_and_line(tmp_path: Path, old: str, new: 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_pool(tmp_path / "none.toml")
+
+
+def test_a_testbed_of_a_ray_cluster_has_no_address() -> None:
+    with pytest.raises(ConfigError, match="--ray ADDRESS"):
+        entries_of(["ray:testbed-gpu-0"], None)

@@ -4,6 +4,7 @@ import csv
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from orchestrator.clients.ray_client import RayClient
 from orchestrator.clients.ray_testbeds import RESOURCE, ActorPlace, RayTestbeds, places
 from orchestrator.store.schema import RUN_TABLE
 from testbed import ray_actor
+from tests import ray_cluster
 from tests.end_to_end.nodes import ROOT, environment
 from tests.orchestrator.test_orchestrator_cli import command, words, write_config
 from tests.ray_cluster import RayCluster, wait_for
+from tests.ray_machines import running_machines
 
 
 def rows(results: Path, name: str) -> list[dict[str, str]]:
@@ -76,6 +79,37 @@ def test_a_campaign_whose_testbeds_are_killed_in_the_middle_of_trials(cluster: R
         process.kill()
     assert {each.pid for each in victims}.isdisjoint(each.pid for each in cluster.actors())
     assert planned(rows(tmp_path, "killed")) == planned(rows(tmp_path, "quiet"))
+
+
+def test_a_machine_is_lost_in_the_middle_of_a_trial(tmp_path: Path) -> None:
+    if reason := ray_cluster.why_not():
+        pytest.skip(reason)
+    config = write_config(tmp_path, name="lost", repetitions=1, tokens_per_s=10.0)
+    table = tmp_path / "lost" / RUN_TABLE
+    with running_machines(tmp_path) as machines:
+        program = [sys.executable, "-m", "orchestrator", "run", str(config), "--ray", machines.address]
+        process = subprocess.Popen(
+            [*program, "--results", str(tmp_path), "--no-progress"],
+            env=environment(),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            wait_for(table.exists)
+            machines.add()  # a spare one
+            wait_for(lambda: n_measuring(table) == 1)
+            machines.remove()
+            said = process.communicate(timeout=300)[0]
+            assert process.returncode == 0, said
+        finally:
+            process.kill()
+    with closing(sqlite3.connect(table)) as connection:
+        ends = Counter(row[0] for row in connection.execute("SELECT state FROM attempt"))
+    assert ends == {"SUCCEEDED": 4, "LOST": 1}
+    for name in ("machine-0", "machine-1"):
+        assert any((tmp_path / name).iterdir()), "each of them was at work"
 
 
 def test_what_is_said_where_there_is_no_cluster(tmp_path: Path) -> None:
