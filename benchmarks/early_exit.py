@@ -35,7 +35,8 @@ import torch
 from scipy import stats
 
 from contract.trial_spec import ModelSpec
-from testbed.engines.early_exit import BatchExit, ExitRule, entropy_nats
+from testbed.engines.early_exit import BatchExit, entropy_nats
+from testbed.engines.exit_rule import ExitRule
 from testbed.engines.model_source import find_model
 from testbed.engines.weights_cache import cache_root, unpacked_gguf
 
