@@ -2,11 +2,12 @@
 
 One token is one vector times the head's whole matrix, and reading the matrix is the time that takes, at any depth: what
 no exit saves. Weights that were quantised, or trained in bfloat16, use at most 8 of the 24 significant bits of a 32-bit
-float, and 16-bit floats hold them exactly. FBGEMM, which comes with torch on x86, multiplies 32-bit vectors by such a
-matrix and adds up in 32 bits: these logits are the model's but for the order of the sums, which rounds their last bits
-another way. Where they must be the library's bit by bit, at all layers, the model's own head stays.
+float; times a power of two, 16-bit floats hold them. FBGEMM, which comes with torch on x86, multiplies 32-bit vectors
+by such a matrix and adds up in 32 bits: these logits are the model's but for the order of the sums, which rounds their
+last bits another way. Where they must be the library's bit by bit, at all layers, the model's own head stays.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -81,8 +82,10 @@ def why_not_half(model: Any) -> str | None:
         return "that is for a head in 32 bits on the CPU"
     if torch.backends.quantized.engine not in ("x86", "fbgemm"):
         return "torch has no FBGEMM on this machine"
-    if not torch.equal(head.weight.half().float(), head.weight):
-        return "16 bits do not hold this head's weights exactly"
+    scaled = head.weight.detach() * _scale(head.weight)
+    # What is lost below the smallest 16-bit float is less than a sum in 32 bits rounds its largest term by.
+    if not bool(((scaled.half().float() - scaled).abs() <= 2.0**-24 * scaled.abs().max()).all()):
+        return "16 bits do not hold this head's weights"
     return None
 
 
@@ -90,13 +93,20 @@ def packed_half(linear: Any) -> Head:
     """The same product with the weights in 16 bits: half the bytes to read. Vectors, sums and logits have 32.
 
     Args:
-        linear: whose weights 16 bits hold: others would be rounded.
+        linear: whose weights 16 bits hold (see `why_not_half`): others would be rounded.
     """
     import torch
 
-    packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), linear.bias)
+    scale = _scale(linear.weight)
+    packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach() * scale, linear.bias)
 
     def head(hidden: Any) -> Any:
-        return torch.ops.quantized.linear_dynamic_fp16(hidden, packed)
+        return torch.ops.quantized.linear_dynamic_fp16(hidden / scale, packed)
 
     return head
+
+
+def _scale(weight: Any) -> float:
+    """The power of two that brings the largest weight to 2^14 to 2^15: so small ones keep their bits."""
+    _, exponent = math.frexp(float(weight.detach().abs().max()))
+    return math.ldexp(1.0, 15 - exponent)

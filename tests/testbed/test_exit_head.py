@@ -87,8 +87,15 @@ def test_a_head_that_would_lose_something_stays(model: Any, broken: Any, why: st
 
 
 @needs_fbgemm
-def test_weights_beyond_16_bits_are_not_taken(model: Any) -> None:
-    """The largest half is 65504: above it FBGEMM would cut them off."""
+@pytest.mark.parametrize("largest", [2.0**17, 2.0**-9])
+def test_weights_beyond_the_range_of_16_bits_are_scaled(largest: float) -> None:
+    """The largest half is 65504, the smallest one with all its bits 2^-14: bfloat16 goes far beyond both."""
+    generator = torch.Generator().manual_seed(9)
+    linear = torch.nn.Linear(64, 33, bias=False)
     with torch.inference_mode():
-        model.lm_head.weight[3, 5] = 2.0**17
-    assert why_not_half(model) is not None
+        weights = torch.randn(33, 64, generator=generator)
+        weights[::2] *= 1e-4
+        linear.weight.copy_((weights / weights.abs().max() * largest).bfloat16().float())
+        hidden = torch.randn(2, 64, generator=generator)
+        exact = hidden.double() @ linear.weight.double().T
+        torch.testing.assert_close(packed_half(linear)(hidden).double(), exact, rtol=1e-5, atol=largest * 1e-9)
