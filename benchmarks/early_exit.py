@@ -24,6 +24,7 @@ Both sides compute each token's entropy; what it takes of a token's time is told
 """
 
 import argparse
+import copy
 import itertools
 import math
 import statistics
@@ -38,7 +39,7 @@ import torch
 from scipy import stats
 
 from contract.trial_spec import ModelSpec
-from testbed.engines.early_exit import BatchExit, entropy_nats
+from testbed.engines.early_exit import BatchExit, ExitRun, entropy_nats
 from testbed.engines.exit_head import ExitHead, HeadChoice
 from testbed.engines.exit_rule import ExitRule
 from testbed.engines.model_source import find_model
@@ -103,6 +104,7 @@ class Bench:
         folder = unpacked_gguf(find_model(MODEL).path, cache_root())
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.heads = {wanted: ExitHead(self.model, wanted) for wanted in (None, *get_args(HeadChoice))}
+        self._prompts: dict[int, Any] = {}
         self.n_layers = len(self.model.model.layers)
         self.n_tokens = n_tokens
         prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(
@@ -116,19 +118,31 @@ class Bench:
 
     def answer(self, arm: Arm) -> Iterator[tuple[float, BatchExit, int]]:
         """Seconds of each token after the prompt, as the engine takes them, and the token that would follow."""
+        n_rows = len(self.ids)
+        rules = [arm.rule() for _ in range(n_rows)]
+        # The prompt but for its last token is the same in each round, and read once.
+        cache = self._read_prompt(rules[0].deepest)
+        batch = BatchExit(self.model, cache, rules, self.heads[arm.head].of(rules))
+        for end in range(self.n_prompt, self.n_prompt + self.n_tokens + 1):
+            begin_ns = self.now_ns()
+            logits = batch.logits(*self._between(end - 1, end), [True] * n_rows)
+            token = logits.argmax(-1).tolist()[0]
+            if end > self.n_prompt:
+                yield (self.now_ns() - begin_ns) / 1e9, batch, token
+
+    def _between(self, begin: int, end: int) -> tuple[Any, Any, Any]:
+        """Tokens, mask and positions of a step."""
+        positions = torch.arange(begin, end).expand(len(self.ids), -1)
+        return self.ids[:, begin:end], torch.ones_like(self.ids[:, :end]), positions
+
+    def _read_prompt(self, deepest: int) -> Any:
         from transformers import DynamicCache
 
-        n_rows, rule = len(self.ids), arm.rule()
-        rules = [rule, *(arm.rule() for _ in range(n_rows - 1))]
-        batch = BatchExit(self.model, DynamicCache(config=self.model.config), rules, self.heads[arm.head].of(rules))
-        mask, live = torch.ones_like(self.ids), [True] * n_rows
-        positions = torch.arange(self.ids.shape[1]).expand(n_rows, -1)
-        batch.logits(self.ids[:, : self.n_prompt], mask[:, : self.n_prompt], positions[:, : self.n_prompt], live)
-        for end in range(self.n_prompt + 1, self.n_prompt + self.n_tokens + 1):
-            begin_ns = self.now_ns()
-            logits = batch.logits(self.ids[:, end - 1 : end], mask[:, :end], positions[:, end - 1 : end], live)
-            token = logits.argmax(-1).tolist()[0]
-            yield (self.now_ns() - begin_ns) / 1e9, batch, token
+        if deepest not in self._prompts:
+            cache = DynamicCache(config=self.model.config)
+            ExitRun(self.model, cache, deepest).logits(*self._between(0, self.n_prompt - 1), deepest)
+            self._prompts[deepest] = cache
+        return copy.deepcopy(self._prompts[deepest])
 
     def depths(self, arm: Arm) -> list[int]:
         """Of the tokens after the prompt."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from contract.errors import EngineError, MemoryExhaustedError
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.checks import answer_cut_short, prompt_too_long
+from testbed.engines.checks import room_for_answer
 from testbed.engines.early_exit import BatchExit, RowExit
 from testbed.engines.exit_head import ExitHead
 from testbed.engines.exit_rule import ExitRule, request_rule
@@ -128,11 +128,7 @@ class BatchAnswerer:
         )
         # The template has written the special tokens already.
         prompt_ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        room = self.max_model_len - len(prompt_ids)
-        if room < 1:
-            raise prompt_too_long(request.request_id, len(prompt_ids), self.max_model_len)
-        if request.sampling.ignore_eos and room < request.sampling.max_tokens:
-            raise answer_cut_short(request.request_id, room, request.sampling.max_tokens, self.max_model_len)
+        room_for_answer(request, len(prompt_ids), self.max_model_len)
         chooser = TokenChooser(request.sampling, request.seed)
         return Row(index, request, prompt_ids, hashlib.sha256(text.encode()).hexdigest(), chooser)
 
