@@ -1,6 +1,7 @@
 """Hugging Face Transformers inside this process, on CPU or CUDA: static batches."""
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from contract.errors import InvalidOptionError, MemoryExhaustedError, MissingPackageError, ModelLoadError
+from contract.errors import MissingPackageError, ModelLoadError
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.edge_control.phased import PhasedBatch
@@ -67,23 +68,19 @@ class TransformersEngine:
         files = find_model(model)
         revision = weights_revision(files, self._cache)
         folder = unpacked_gguf(files.path, self._cache) if files.kind == "gguf" else files.path
-        try:
-            loaded, tokenizer = self._start(model, folder)
-            pruned = self._prune(loaded, tokenizer)
-            rule = exit_rule(
-                loaded,
-                exit_layer=self._options.exit_layer,
-                exit_entropy=self._options.exit_entropy,
-                exit_hysteresis=self._options.exit_hysteresis,
-                exit_min_layer=self._options.exit_min_layer,
-            )
-            head = ExitHead(loaded, self._options.exit_head)
-            # Also with an option of its own: what cannot be had is told now, and not at the first request.
-            rules = () if rule is None else (rule,)
-            told_head = head.choose(rules) if rules or self._options.exit_head else None
-        except (InvalidOptionError, MemoryExhaustedError, ModelLoadError):
-            _free()
-            raise
+        loaded, tokenizer = self._start(model, folder)
+        pruned = self._prune(loaded, tokenizer)
+        rule = exit_rule(
+            loaded,
+            exit_layer=self._options.exit_layer,
+            exit_entropy=self._options.exit_entropy,
+            exit_hysteresis=self._options.exit_hysteresis,
+            exit_min_layer=self._options.exit_min_layer,
+        )
+        head = ExitHead(loaded, self._options.exit_head)
+        # Also with an option of its own: what cannot be had is told now, and not at the first request.
+        rules = () if rule is None else (rule,)
+        told_head = head.choose(rules) if rules or self._options.exit_head else None
         self._answerer = BatchAnswerer(
             loaded,
             tokenizer,
@@ -163,9 +160,12 @@ class TransformersEngine:
 
     def close(self) -> None:
         """See `Engine`."""
-        if self._answerer is not None:
-            self._answerer = self._max_concurrency = None
-            _free()
+        self._answerer = self._max_concurrency = None
+        gc.collect()
+        # A load that failed has left memory too; without torch there was none.
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _ready(self, n_in_flight: int) -> BatchAnswerer:
         check_concurrency(n_in_flight, self._max_concurrency)
@@ -250,12 +250,3 @@ class TransformersEngine:
         if options.quantization is None:
             model.to(device)
         return model.eval(), tokenizer
-
-
-def _free() -> None:
-    """Give memory back that a model had."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
