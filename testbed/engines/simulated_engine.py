@@ -11,7 +11,8 @@ from contract.trial_spec import DomainName, ModelSpec
 from contract.units import sha256_of
 from testbed.clock import Clock, SystemClock
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.checks import answer_cut_short, check_concurrency, check_made_up, check_no_exit, prompt_too_long
+from testbed.engines.checks import check_concurrency, check_no_exit, room_for_answer
+from testbed.engines.made_up import check_made_up, made_up_report
 from testbed.options import PartOptions, parse_options
 from testbed.simulation.service_table import ServiceTable
 from testbed.simulation.simulated_machine import SimulatedMachine
@@ -93,21 +94,17 @@ class SimulatedEngine:
         self.table.column(max_concurrency)
         self._model, self._max_concurrency = model, max_concurrency
         options = self.options.model_dump(mode="json", exclude={"table"})
-        return LoadReport(
-            engine=self.name,
-            engine_version="1",
-            model_name=model.name,
-            model_source=model.source,
-            model_revision=f"sha256:{sha256_of(model.source)}",
-            max_model_len=self._max_model_len,
-            load_s=0.0,
-            settings={
+        return made_up_report(
+            self.name,
+            model,
+            {
                 **options,
                 "max_concurrency": max_concurrency,
                 "simulated": "latency and power are figures of a table; nothing is measured",
                 "table": self.table.source,
                 "table_sha256": self.table.sha256,
             },
+            max_model_len=self._max_model_len,
         )
 
     def generate(
@@ -144,18 +141,14 @@ class SimulatedEngine:
         """The answer, but for its times."""
         n_words = sum(len(message["content"].split()) for message in request.messages)
         n_prompt_tokens = self.table.n_input_tokens or n_words  # what the table's requests had, where it says
-        if n_prompt_tokens >= self._max_model_len:
-            raise prompt_too_long(request.request_id, n_prompt_tokens, self._max_model_len)
-        room, n_tokens = self._max_model_len - n_prompt_tokens, request.sampling.max_tokens
-        if request.sampling.ignore_eos and room < n_tokens:
-            raise answer_cut_short(request.request_id, room, n_tokens, self._max_model_len)
+        room = room_for_answer(request, n_prompt_tokens, self._max_model_len)
         prompt_sha256 = sha256_of([dict(message) for message in request.messages])
         return lambda start_ns, end_ns: Completion(
             request_id=request.request_id,
             text="(simulated)",
             prompt_sha256=prompt_sha256,
             n_prompt_tokens=n_prompt_tokens,
-            n_output_tokens=min(n_tokens, room),
+            n_output_tokens=min(request.sampling.max_tokens, room),
             finish_reason="length",
             submitted_ns=start_ns,
             token_ns=(),

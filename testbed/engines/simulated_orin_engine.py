@@ -17,7 +17,8 @@ from testbed.clock import Clock, SystemClock
 from testbed.data_folder import ORIN_GRIDS, named_file
 from testbed.edge_control.phased import PhasedBatch
 from testbed.engines.base import Completion, GenerationRequest
-from testbed.engines.checks import check_concurrency, check_made_up
+from testbed.engines.checks import check_concurrency
+from testbed.engines.made_up import check_made_up, made_up_report
 from testbed.options import PartOptions, parse_options
 from testbed.simulation import made_up_orin
 from testbed.simulation.orin import SimulatedOrin
@@ -100,14 +101,10 @@ class SimulatedOrinEngine:
         """See `Engine`."""
         self.check(model)
         self._model, self._max_concurrency = model, max_concurrency
-        return LoadReport(
-            engine=self.name,
-            engine_version="1",
-            model_name=model.name,
-            model_source=model.source,
-            model_revision=f"sha256:{sha256_of(model.source)}",
-            load_s=0.0,
-            settings={
+        return made_up_report(
+            self.name,
+            model,
+            {
                 **self.options.model_dump(mode="json"),
                 "max_concurrency": max_concurrency,
                 "simulated": "times, powers and temperatures are a model's; nothing is measured",

@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from testbed.engines.base import NOT_TAKEN
-from testbed.engines.early_exit import ExitRule
+from testbed.engines.exit_head import HeadChoice
+from testbed.engines.exit_rule import ExitRule
 from testbed.engines.pruning import LayerRule, Pruned, PruneMethod
 from testbed.options import PartOptions
 
@@ -36,6 +37,9 @@ class TransformersOptions(PartOptions):
     """Nats above `exit_entropy` from which the next token goes through `exit_layer` layers again; None: 0."""
     exit_min_layer: int | None = Field(default=None, gt=0)
     """Layers of a sure token; given together with `exit_entropy`."""
+    exit_head: HeadChoice | None = None
+    """Head of requests with early exit: `model` is its own, `half` the same weights in 16 bits where that is exact;
+    None: `half`, where it can be had, for batches in which no request is fixed at all layers. See `exit_head`."""
     prune: PruneMethod | None = None
     """`magnitude` sets the smallest weights of each matrix to zero, `layers` drops whole layers; None: neither. Llama
     models only, as all of these: see `pruning`."""
@@ -66,7 +70,12 @@ class TransformersOptions(PartOptions):
 
 
 def read_back(
-    model: Any, options: TransformersOptions, weights: str, rule: ExitRule | None = None, pruned: Pruned | None = None
+    model: Any,
+    options: TransformersOptions,
+    weights: str,
+    rule: ExitRule | None = None,
+    head: HeadChoice | None = None,
+    pruned: Pruned | None = None,
 ) -> dict[str, JsonValue]:
     """Settings of a loaded model, from the model itself.
 
@@ -75,6 +84,7 @@ def read_back(
         options: where the model cannot tell: the cache is made per batch.
         weights: where they came from, in words.
         rule: of early exit, where there is one.
+        head: that requests without a rule of their own take, where it was looked at.
         pruned: what pruning did, where it was asked for.
     """
     import torch
@@ -90,6 +100,7 @@ def read_back(
         "threads": torch.get_num_threads(),
         "n_layers": model.config.num_hidden_layers,
         **({} if rule is None else {"early_exit": asdict(rule)}),
+        **({} if head is None else {"exit_head": head}),
         **({} if pruned is None else {"pruning": _told(pruned), NOT_TAKEN: {**pruned.not_taken()}}),
         "batching": "static",
         "torch": metadata.version("torch"),

@@ -16,12 +16,7 @@ from contract.errors import EngineError, InvalidOptionError, ModelLoadError
 from contract.trial_result import LoadReport
 from contract.trial_spec import ModelSpec
 from testbed.engines.base import Completion, GenerationRequest, RequestSource
-from testbed.engines.checks import (
-    answer_cut_short,
-    check_concurrency,
-    check_no_exit,
-    prompt_too_long,
-)
+from testbed.engines.checks import check_concurrency, check_no_exit, room_for_answer
 from testbed.engines.model_source import ModelFiles, check_model, find_model
 from testbed.engines.vllm_front import AsyncFront, Front, StepFront
 from testbed.engines.vllm_settings import VllmOptions, prepare_environment, read_back, version
@@ -270,11 +265,7 @@ class VllmEngine:
         )
         # The template has written the special tokens already.
         prompt_ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        room = self._max_model_len - len(prompt_ids)
-        if room < 1:
-            raise prompt_too_long(request.request_id, len(prompt_ids), self._max_model_len)
-        if request.sampling.ignore_eos and room < request.sampling.max_tokens:
-            raise answer_cut_short(request.request_id, room, request.sampling.max_tokens, self._max_model_len)
+        room_for_answer(request, len(prompt_ids), self._max_model_len)
         return _Flight(index, prompt_ids, hashlib.sha256(text.encode()).hexdigest())
 
     def _submit(self, engine_id: str, flight: _Flight, request: GenerationRequest) -> None:

@@ -9,7 +9,8 @@ import pytest
 from contract.errors import EngineError, InvalidOptionError, InvalidRequestError, ModelLoadError
 from contract.trial_spec import SamplingSpec
 from testbed.engines.base import GenerationRequest
-from testbed.engines.early_exit import BatchExit, ExitRule, ExitRun, entropy_nats, exit_rule, request_rule
+from testbed.engines.early_exit import BatchExit, ExitRun, entropy_nats
+from testbed.engines.exit_rule import ExitRule, exit_rule, request_rule
 from testbed.engines.transformers_engine import TransformersEngine
 from tests.testbed.tiny_llama import N_LAYERS, N_VOCABULARY, tiny_llama
 

@@ -10,7 +10,8 @@ import pytest
 from contract.errors import InvalidOptionError, ModelLoadError
 from contract.trial_spec import ModelSpec, SamplingSpec
 from testbed.engines.base import NOT_TAKEN, GenerationRequest
-from testbed.engines.early_exit import ExitRun, exit_rule
+from testbed.engines.early_exit import ExitRun
+from testbed.engines.exit_rule import exit_rule
 from testbed.engines.pruning import Pruned, angular_distances, dropped_layers, prune
 from testbed.engines.transformers_engine import TransformersEngine
 from tests.testbed.tiny_llama import N_LAYERS, N_VOCABULARY, tiny_llama

@@ -61,7 +61,7 @@ def test_its_answers_are_the_librarys_own(engine: TransformersEngine) -> None:
     import torch
 
     (done,) = engine.generate(QUESTIONS[:1], concurrency=1)
-    tokenizer, model = engine._tokenizer, engine._model
+    tokenizer, model = engine._ready(1).tokenizer, engine._ready(1).model
     prompt = tokenizer.apply_chat_template(
         [dict(message) for message in QUESTIONS[0].messages],
         add_generation_prompt=True,
