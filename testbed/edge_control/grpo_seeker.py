@@ -103,7 +103,8 @@ class GrpoSeeker(Seeker):
         self._n_to_explore = self._n_to_explore or n_most
         if n_most < size:
             return np.empty((0, len(self._space.names)), dtype=np.int64)
-        drawn = np.concatenate([self.learner.propose(self._features) for _ in range(_N_DRAWS)])
+        groups = self.learner.policy.sample_groups(self._features, _N_DRAWS, size, self.learner.rng)
+        drawn = groups.reshape(-1, len(self._space.names))
         new: dict[tuple[int, ...], None] = {}
         for number, choice in enumerate(drawn.tolist()):
             if tuple(choice) not in self._tally.rewards:

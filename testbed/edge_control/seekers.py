@@ -39,6 +39,7 @@ class Seeker:
         self._tally = Tally()
         self._n_all: int | None = None
         self._confirmation: Confirmation | None = None
+        self._recommended: Ints | None = None
 
     def propose(self, n_most: int) -> Ints:
         """See `Chooser`; its first call is told the whole of the budget."""
@@ -64,16 +65,20 @@ class Seeker:
         """See `Chooser`."""
         if not np.isfinite(rewards).all():
             raise EdgeRewardError("A reward is not a number; nothing was learned. Measure these settings again.")
+        self._recommended = None
         self._tally.add(np.asarray(choices), np.asarray(rewards, dtype=float))
         if self._confirmation is None:
             self._explored(choices, rewards)
 
     def recommended(self) -> Ints | None:
         """See `Chooser`."""
-        if self._confirmation is not None:
-            return self._confirmation.best()
-        best = self._tally.best(1)
-        return np.array(best[0], dtype=np.int64) if best else None
+        # Asked before each batch, and the same until something is learned.
+        if self._recommended is None:
+            if self._confirmation is not None:
+                self._recommended = self._confirmation.best()
+            elif best := self._tally.best(1):
+                self._recommended = np.array(best[0], dtype=np.int64)
+        return self._recommended
 
     def choose(self, sensed: Sensed) -> Ints:
         """See `Chooser`: what was found, or the middle of the space where nothing was sought."""

@@ -47,6 +47,13 @@ def test_grpo_measures_nothing_twice_before_it_confirms(case: EdgeCase) -> None:
     assert len(asked[len(seeker.updates)]) == N_CONTENDERS
 
 
+def test_groups_drawn_at_once_are_those_drawn_one_by_one(case: EdgeCase) -> None:
+    policy, features = GrpoSeeker(case, 4).learner.policy, case.features(65.0, True)
+    together = policy.sample_groups(features, 5, 7, np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    assert np.array_equal(together, np.stack([policy.sample(features, 7, rng) for _ in range(5)]))
+
+
 def test_without_confirmation_grpo_learns_with_all_and_takes_the_best_it_saw(case: EdgeCase) -> None:
     seeker = GrpoSeeker(case, 4, takes_best_seen=True)
     asked = np.concatenate(measured(seeker, case, 100))
