@@ -100,7 +100,7 @@ def train_all(
                     log,
                     checkpoint_path(out, seed),
                     config=replace(ADAPTIVE_GRPO, seed=seed),
-                    online=OnlineConfig(n_updates=n_updates, n_rounds=N_ROUNDS),
+                    online=_online(n_updates),
                     n_pretraining=n_pretraining,
                     on_update=lambda done, of, task=task: bar.update(task, completed=done, total=of),  # type: ignore[misc]
                 )
@@ -109,6 +109,12 @@ def train_all(
             n_done = int(found[seed].metrics["n_online"])
             bar.update(task, completed=n_done, total=n_done)
     return found
+
+
+def _online(n_updates: int) -> OnlineConfig:
+    # Who asks for less than a round is trying something out, and gets what was asked for.
+    config = OnlineConfig(n_updates=n_updates)
+    return replace(config, n_rounds=N_ROUNDS) if n_updates >= config.n_round_updates else config
 
 
 def checkpoint_path(out: Path, seed: int) -> Path:

@@ -18,6 +18,9 @@ Ints = npt.NDArray[np.int64]
 CONFIRMED = 0.2
 """Share of a search's evaluations to measure its best settings again with."""
 
+LEAST_CONFIRMED = 10
+"""With fewer than these to measure the best again, a search explores with all it has."""
+
 
 class Seeker:
     """Remembers what was measured, may measure the best again, and serves with what it recommends.
@@ -47,9 +50,12 @@ class Seeker:
             self._n_all = n_most
         none = np.empty((0, len(self._space.names)), dtype=np.int64)
         if self._confirmation is None:
-            n_left = n_most - round(self._confirm_share * self._n_all)
+            n_confirm = round(self._confirm_share * self._n_all)
+            if n_confirm < LEAST_CONFIRMED:
+                n_confirm = 0
+            n_left = n_most - n_confirm
             choices = self._explore(n_left) if n_left > 0 else none
-            if len(choices) or not self._confirm_share:
+            if len(choices) or not n_confirm:
                 return choices
             self._confirmation = Confirmation(self._tally, self._seed)
         return self._confirmation.propose(n_most).reshape(-1, len(self._space.names))
