@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from testbed.edge_control.choosers import Chooser
 from testbed.edge_control.grpo import GrpoUpdate
-from testbed.edge_control.seekers import GrpoSeeker
+from testbed.edge_control.grpo_seeker import GrpoSeeker
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

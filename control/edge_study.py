@@ -20,7 +20,8 @@ from testbed.edge_control.case import EdgeCase, make_case
 from testbed.edge_control.choosers import Chooser, Fixed, GovernorRule, Greedy, best_fixed
 from testbed.edge_control.grpo import GrpoLearner
 from testbed.edge_control.grpo_checkpoint import Checkpoint
-from testbed.edge_control.seekers import NOMINAL_C, STATIC_GRPO, GrpoSeeker, RandomSeeker, TpeSeeker
+from testbed.edge_control.grpo_seeker import NOMINAL_C, STATIC_GRPO, GrpoSeeker
+from testbed.edge_control.seekers import CONFIRMED, RandomSeeker, TpeSeeker
 from testbed.edge_control.task import N_FEATURES
 from testbed.simulation.orin import SimulatedOrin
 from testbed.simulation.orin_grid import OrinGrid
@@ -66,12 +67,14 @@ def search_study(
     seeds: Sequence[int],
     n_measurements: int = 300,
     n_pretraining: int = 10,
+    is_fan_on: bool = True,
     clock: Callable[[], float] = time.perf_counter,
     on_done: Callable[[str, int], None] = lambda way, seed: None,
 ) -> list[SearchRow]:
-    """Every way with the same number of noisy measurements, fan on.
+    """Every way with the same number of noisy measurements.
 
-    `grpo_pretrained` and `pretrained_only` have seen the log besides, which is more than the others have.
+    `grpo_pretrained` and `pretrained_only` have seen the log besides, which is more than the others have. `confirmed`:
+    with a fifth of the measurements for its best settings again, as `grpo` has it; `grpo_best_seen` has none for that.
 
     Args:
         case: the problem.
@@ -79,10 +82,11 @@ def search_study(
         seeds: of the ways.
         n_measurements: for each.
         n_pretraining: updates from the log.
+        is_fan_on: while settings are measured.
         clock: for times, seconds.
         on_done: told of each way and seed.
     """
-    best_reward = float(case.steady_reward(best_fixed(case)))
+    best_reward = float(case.steady_reward(best_fixed(case, is_fan_on), is_fan_on))
     governor = np.array([size - 1 for size in case.space.sizes], dtype=np.int64)
     rows = []
     for seed in seeds:
@@ -91,35 +95,41 @@ def search_study(
         ways: dict[str, Chooser] = {
             "governor": Fixed(governor),
             "random": RandomSeeker(case.space, seed),
+            "random_confirmed": RandomSeeker(case.space, seed, confirm_share=CONFIRMED),
             "tpe": TpeSeeker(case.space, seed),
-            "grpo": GrpoSeeker(case, seed),
-            "grpo_best_seen": GrpoSeeker(case, seed, takes_best_seen=True),
+            "tpe_confirmed": TpeSeeker(case.space, seed, confirm_share=CONFIRMED),
+            "grpo": GrpoSeeker(case, seed, is_fan_on=is_fan_on),
+            "grpo_best_seen": GrpoSeeker(case, seed, takes_best_seen=True, is_fan_on=is_fan_on),
             "pretrained_only": Fixed(learner.policy.best(case.features(NOMINAL_C, True))),
-            "grpo_pretrained": GrpoSeeker(case, seed, learner),
+            "grpo_pretrained": GrpoSeeker(case, seed, learner, is_fan_on=is_fan_on),
         }
         for way, chooser in ways.items():
             # The same noise for all ways of a seed, as far as they ask in the same order.
             noise = np.random.default_rng(_NOISE_SEED + seed)
             began = clock()
-            found = seek(chooser, partial(case.steady_reward, is_fan_on=True, rng=noise), n_measurements)
+            found = seek(chooser, partial(case.steady_reward, is_fan_on=is_fan_on, rng=noise), n_measurements)
             took_s = clock() - began
             assert found.choice is not None  # all of these recommend
-            regret = 1 - float(case.steady_reward(found.choice)) / best_reward
+            regret = 1 - float(case.steady_reward(found.choice, is_fan_on)) / best_reward
             update_s = float(np.median([each.duration_s for each in found.updates])) if found.updates else None
             setting = tuple(int(each) for each in case.space.meaning(found.choice))
             rows.append(
-                SearchRow(way, seed, found.n_measurements, regret, setting, took_s, update_s, _regrets(case, found))
+                SearchRow(
+                    way, seed, found.n_measurements, regret, setting, took_s, update_s, _regrets(case, found, is_fan_on)
+                )
             )
             on_done(way, seed)
     return rows
 
 
-def _regrets(case: EdgeCase, found: Found, every: int = 10) -> list[float]:
+def _regrets(case: EdgeCase, found: Found, is_fan_on: bool, every: int = 10) -> list[float]:
     """Noise decides what looks best, and is not in the regret of that."""
-    best_reward = float(case.steady_reward(best_fixed(case)))
+    best_reward = float(case.steady_reward(best_fixed(case, is_fan_on), is_fan_on))
     ends = range(every, found.n_measurements + 1, every)
     places = [int(found.rewards[:end].argmax()) for end in ends]
-    return [1 - float(each) / best_reward for each in case.steady_reward(found.tried[places])] if places else []
+    return (
+        [1 - float(each) / best_reward for each in case.steady_reward(found.tried[places], is_fan_on)] if places else []
+    )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
 from testbed.simulation.orin_thermal import HEATING, ThermalFit
 
 _N_PRETRAINING = 100
-_N_WAYS, _N_CHOOSERS = 7, 5
+_N_WAYS, _N_CHOOSERS = 9, 5
 
 
 def study_command(

@@ -16,6 +16,9 @@ from testbed.edge_control.case import EdgeCase
 from testbed.edge_control.grpo_checkpoint import Checkpoint
 from testbed.simulation.orin_grid import OrinGrid, read_orin_grid
 
+N_ROUNDS = 5
+"""Of more training at most; see `OnlineConfig`."""
+
 
 def train_command(
     grid_fan_on: Path,
@@ -97,14 +100,21 @@ def train_all(
                     log,
                     checkpoint_path(out, seed),
                     config=replace(ADAPTIVE_GRPO, seed=seed),
-                    online=OnlineConfig(n_updates=n_updates),
+                    online=_online(n_updates),
                     n_pretraining=n_pretraining,
                     on_update=lambda done, of, task=task: bar.update(task, completed=done, total=of),  # type: ignore[misc]
                 )
             except OSError as error:
                 raise UsageError(f"{out} cannot be written ({error}). Give another folder: --out.") from error
-            bar.update(task, completed=n_updates)
+            n_done = int(found[seed].metrics["n_online"])
+            bar.update(task, completed=n_done, total=n_done)
     return found
+
+
+def _online(n_updates: int) -> OnlineConfig:
+    # Who asks for less than a round is trying something out, and gets what was asked for.
+    config = OnlineConfig(n_updates=n_updates)
+    return replace(config, n_rounds=N_ROUNDS) if n_updates >= config.n_round_updates else config
 
 
 def checkpoint_path(out: Path, seed: int) -> Path:

@@ -1,7 +1,7 @@
 """Training for edge control: first from a grid log, then on the simulated board with the fan on and off."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import UsageError
-from control.edge_calibration import calibrate
+from control.edge_calibration import calibrate, late_gain
 from testbed.edge_control.case import EdgeCase, log_rewards
 from testbed.edge_control.grpo import GrpoLearner, GrpoUpdate
 from testbed.edge_control.grpo_checkpoint import Checkpoint, GrpoConfig
@@ -40,6 +40,9 @@ class OnlineConfig:
         fan_off_share: of the states, 0 to 1.
         near_share: of the states, drawn from `NEAR_C` about the limit: there a tenth of a degree decides.
         last_rate: the learning rate falls to this part of itself by the last update.
+        n_rounds: at most, of more training for a policy that is worth less than it should be (`LEAST_GAIN`); in each
+            the learning rate starts anew (warm restarts; Loshchilov and Hutter, SGDR, 2017).
+        n_round_updates: of each.
     """
 
     n_updates: int = 600
@@ -49,6 +52,15 @@ class OnlineConfig:
     fan_off_share: float = 0.6
     near_share: float = 0.5
     last_rate: float = 0.1
+    n_rounds: int = 0
+    n_round_updates: int = 200
+
+
+LEAST_GAIN = 0.002
+"""Throughput of a hot board without the fan, above that of the best fixed setting within the limit: less is trained on.
+
+Above 0, as the noise of the next run is another.
+"""
 
 
 def pretrain(case: EdgeCase, learner: GrpoLearner, grid: OrinGrid, n_updates: int, is_fan_on: bool) -> list[GrpoUpdate]:
@@ -138,6 +150,9 @@ def train(
 ) -> Checkpoint:
     """Learn from the log, then on the simulated board, and calibrate; what a checkpoint has done is not done again.
 
+    With `n_rounds`, a policy that serves too little on a hot board without the fan is trained on. That is judged on the
+    simulated board with noise of its own, which no study has.
+
     Args:
         case: the problem.
         log: for the pre-training, fan on.
@@ -160,17 +175,27 @@ def train(
         logged = pretrain(case, learner, log, n_pretraining, is_fan_on=True) if n_pretraining else []
         metrics = {"n_pretraining": n_pretraining, "n_online": 0, "curve": [_point(each, "log") for each in logged]}
     curve = list(metrics.get("curve", []))
-    n_done = int(metrics.get("n_online", 0))
-    while n_done < online.n_updates:
-        now = min(checkpoint_every, online.n_updates - n_done)
-        updates = fine_tune(case, learner, online, first=n_done, n_updates=now)
-        curve += [_point(each, "board") for each in updates]
-        n_done += now
-        metrics = {**metrics, "n_online": n_done, "curve": curve, "guard_c": None}
-        _save(learner, path, metrics)
-        on_update(n_done, online.n_updates)
-    if metrics.get("guard_c") is None:
-        _save(learner, path, {**metrics, "guard_c": calibrate(case, learner.policy, learner.config.seed)})
+    for number in range(online.n_rounds + 1):
+        part = online if number == 0 else replace(online, n_updates=online.n_round_updates)
+        before = 0 if number == 0 else online.n_updates + (number - 1) * part.n_updates
+        n_all = before + part.n_updates
+        while (n_done := int(metrics.get("n_online", 0))) < n_all:
+            now = min(checkpoint_every, n_all - n_done)
+            updates = fine_tune(case, learner, part, first=n_done - before, n_updates=now)
+            curve += [_point(each, "board") for each in updates]
+            metrics = {**metrics, "n_online": n_done + now, "curve": curve, "guard_c": None}
+            _save(learner, path, metrics)
+            on_update(n_done + now, n_all)
+        if n_done > n_all and number < online.n_rounds:
+            continue
+        if metrics.get("guard_c") is None:
+            guard_c = calibrate(case, learner.policy, learner.config.seed)
+            gain = late_gain(case, learner.policy, guard_c, learner.config.seed)
+            metrics = {**metrics, "guard_c": guard_c, "late_gain": gain}
+            _save(learner, path, metrics)
+        gain = metrics.get("late_gain")
+        if gain is None or gain >= LEAST_GAIN:
+            break
     return Checkpoint.load(path, case.space)
 
 

@@ -46,11 +46,20 @@ class NoOptions(PartOptions):
     """Options of those that have none."""
 
 
+class SeekerOptions(PartOptions):
+    """Options of `random` and `tpe`."""
+
+    confirm_share: float = Field(default=0.0, ge=0, lt=1)
+    """Of the evaluations, for measuring the best settings again."""
+
+
 class GrpoOptions(PartOptions):
     """Options of `grpo`."""
 
     takes_best_seen: bool = False
-    """Serve with the best setting that was seen, instead of the policy's likeliest."""
+    """Learn with all evaluations, and serve with the best setting that was seen."""
+    confirm_share: float = Field(default=0.2, ge=0, lt=1)
+    """Of the evaluations, for measuring the best settings again; not with `takes_best_seen`."""
 
 
 class LearnedOptions(PartOptions):
@@ -88,27 +97,27 @@ def build_random(*, task: EdgeTask, seed: int, path: Path | None, **options: Any
     """Settings at random."""
     from testbed.edge_control.seekers import RandomSeeker
 
-    parse_options("chooser", "random", NoOptions, options)
-    return RandomSeeker(task.space, seed)
+    wanted = parse_options("chooser", "random", SeekerOptions, options)
+    return RandomSeeker(task.space, seed, confirm_share=wanted.confirm_share)
 
 
 def build_tpe(*, task: EdgeTask, seed: int, path: Path | None, **options: Any) -> Chooser:
     """Optuna's TPE."""
     from testbed.edge_control.seekers import TpeSeeker
 
-    parse_options("chooser", "tpe", NoOptions, options)
-    return TpeSeeker(task.space, seed)
+    wanted = parse_options("chooser", "tpe", SeekerOptions, options)
+    return TpeSeeker(task.space, seed, wanted.confirm_share)
 
 
 def build_grpo(*, task: EdgeTask, seed: int, path: Path | None, **options: Any) -> Chooser:
     """GRPO, learning on the device itself, on one core: more would take them from the inference."""
     import torch
 
-    from testbed.edge_control.seekers import GrpoSeeker
+    from testbed.edge_control.grpo_seeker import GrpoSeeker
 
     wanted = parse_options("chooser", "grpo", GrpoOptions, options)
     torch.set_num_threads(1)
-    return GrpoSeeker(task, seed, takes_best_seen=wanted.takes_best_seen)
+    return GrpoSeeker(task, seed, takes_best_seen=wanted.takes_best_seen, confirm_share=wanted.confirm_share)
 
 
 def build_learned(*, task: EdgeTask, seed: int, path: Path | None, **options: Any) -> Chooser:

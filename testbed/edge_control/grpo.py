@@ -120,7 +120,15 @@ class GrpoLearner:
         """
         return self._policy.sample(features, self.config.group_size, self.rng)
 
-    def update(self, features: Floats, choices: Ints, rewards: Floats, *, rate: float = 1.0) -> GrpoUpdate:
+    def update(
+        self,
+        features: Floats,
+        choices: Ints,
+        rewards: Floats,
+        *,
+        rate: float = 1.0,
+        entropy_weight: float | None = None,
+    ) -> GrpoUpdate:
         """Learn from groups that the policy, as it is, has drawn.
 
         Args:
@@ -128,6 +136,7 @@ class GrpoLearner:
             choices: (states, group, heads).
             rewards: (states, group).
             rate: the learning rate is multiplied with it, this once.
+            entropy_weight: this once; None: as configured.
 
         Raises:
             EdgeRewardError: a reward is not a number; the policy is as before.
@@ -137,7 +146,8 @@ class GrpoLearner:
         began = self._clock()
         gains = torch.tensor(advantages(np.asarray(rewards, dtype=float)))
         states, taken = torch.tensor(np.asarray(features, dtype=float)), torch.tensor(choices)
-        bonus = self.config.entropy_weight * self.config.entropy_decay**self.n_updates
+        planned = self.config.entropy_weight * self.config.entropy_decay**self.n_updates
+        bonus = planned if entropy_weight is None else entropy_weight
         with torch.no_grad():
             old = _log_probability(self._heads(states), taken)
             reference = [torch.tensor(np.log(each)) for each in self._reference.probabilities(states.numpy())]

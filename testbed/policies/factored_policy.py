@@ -130,9 +130,21 @@ class FactoredPolicy:
             n_samples: how many.
             rng: draws them.
         """
+        return np.asarray(self.sample_groups(features, 1, n_samples, rng)[0])
+
+    def sample_groups(self, features: Floats, n_groups: int, n_samples: int, rng: np.random.Generator) -> Ints:
+        """(n_groups, n_samples, heads): as so many calls of `sample` would give, with one pass of the network.
+
+        Args:
+            features: (inputs,).
+            n_groups: how many.
+            n_samples: of each.
+            rng: draws them.
+        """
+        uniform = rng.random((n_groups, len(self.space.sizes), n_samples))
         columns = []
-        for share in self.probabilities(features):
+        for head, share in enumerate(self.probabilities(features)):
             edges = np.cumsum(share)
-            drawn = np.searchsorted(edges, rng.random(n_samples) * edges[-1], side="right")
+            drawn = np.searchsorted(edges, uniform[:, head] * edges[-1], side="right")
             columns.append(np.minimum(drawn, share.size - 1))
         return np.stack(columns, axis=-1).astype(np.int64)

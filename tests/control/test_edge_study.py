@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from contract.errors import InvalidOptionError, UsageError
-from control.edge_calibration import SLACK_C, calibrate
+from control.edge_calibration import SLACK_C, calibrate, late_gain
 from control.edge_drive import drive
 from control.edge_search import seek
 from control.edge_study import fan_off_study, fan_off_table, search_study, search_table
@@ -17,7 +17,8 @@ from testbed.edge_control.case import EdgeCase
 from testbed.edge_control.choosers import Chooser, Fixed, GovernorRule, Greedy, Likeliest, best_fixed
 from testbed.edge_control.grpo import GrpoLearner
 from testbed.edge_control.grpo_checkpoint import GrpoConfig
-from testbed.edge_control.seekers import GrpoSeeker, RandomSeeker, TpeSeeker
+from testbed.edge_control.grpo_seeker import GrpoSeeker
+from testbed.edge_control.seekers import RandomSeeker, TpeSeeker
 from testbed.edge_control.task import N_FEATURES
 from testbed.policies.factored_policy import FactoredPolicy
 from testbed.simulation.orin_grid import OrinGrid
@@ -224,3 +225,31 @@ def test_calibration_tells_a_policy_that_is_too_warm_to_hold_the_board_cooler(ca
     assert held is not None and bare is not None
     assert held.longest_violation_s == 0.0 < bare.longest_violation_s
     assert held.hottest_c < limit_c - SLACK_C / 2
+
+
+def test_a_policy_that_passes_the_limit_or_serves_too_little_is_told_from_one_that_serves_more(case: EdgeCase) -> None:
+    limit_c = case.reward.limits.temp_c
+    cold, hot = Thermostat(case, 0.0), Thermostat(case, limit_c + 50)
+    found_cold = late_gain(case, cold, 0.0, 1)
+    assert found_cold is not None and -1 < found_cold < 0
+    assert late_gain(case, hot, 0.0, 1) == -1.0
+    chilly = replace(case, reward=replace(case.reward, limits=replace(case.reward.limits, temp_c=41.0)))
+    assert late_gain(chilly, cold, 0.0, 1) is None
+
+
+def test_a_policy_that_serves_too_little_is_trained_on_and_one_that_was_is_left(
+    case: EdgeCase, grid: OrinGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import control.edge_training
+
+    gains = iter([-0.1, -1.0, 0.01])
+    monkeypatch.setattr(control.edge_training, "late_gain", lambda *_: next(gains))
+    monkeypatch.setattr(control.edge_training, "calibrate", lambda *_: 0.25)
+    path = tmp_path / "grpo-0.safetensors"
+    online = OnlineConfig(n_updates=4, n_states=2, n_rounds=5, n_round_updates=3)
+    learned = train(case, grid, path, config=QUICK, online=online, n_pretraining=2)
+    assert learned.metrics["n_online"] == 10 and len(learned.metrics["curve"]) == 12
+    assert (learned.metrics["late_gain"], learned.metrics["guard_c"]) == (0.01, 0.25)
+    before = path.read_bytes()
+    train(case, grid, path, online=online)
+    assert path.read_bytes() == before
