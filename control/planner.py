@@ -32,6 +32,8 @@ _MOST_BRACKETS = 12
 _NO_BETTER = 0.001
 _CHEAP, _DEAR = 0.005, 20.0
 _MOST_CORRECTIONS = 6
+_DEARER = 1.1
+_NEAR_SHARE = 0.02
 _CHECK_SEEDS, _SEARCH_SEEDS = 1, 0
 
 
@@ -61,6 +63,59 @@ class Trial:
     run_sd: float
     n_runs: int
     n_requests: int
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Prices of a plan, and how they are mixed.
+
+    Attributes:
+        price_j: of a miss; alone it meets what is wanted.
+        lower_price_j: of a plan that is cheaper and does not; None: there is none in it.
+        lower_part: of the decisions that are the lower one's, 0 to 1.
+        share_gap: what the share differs by between the two, as far as the search saw.
+    """
+
+    price_j: float
+    lower_price_j: float | None = None
+    lower_part: float = 0.0
+    share_gap: float = 0.0
+
+    def corrected(self, lacks: float) -> "Mixture":
+        """A share larger by `lacks`, as far as it goes with the part; where nothing is mixed, a dearer miss."""
+        if self.lower_price_j is None or (self.lower_part <= 0 and lacks > 0):
+            return Mixture(self.price_j * _DEARER) if lacks > 0 else self
+        part = min(max(self.lower_part - lacks / self.share_gap, 0.0), 1.0)
+        return replace(self, lower_part=part)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A share that is to be kept on any ten runs.
+
+    Attributes:
+        slo_share: of the requests.
+        margin: that is aimed at above it; None: two standard errors of a mean over ten runs.
+        duration_s: of a run.
+    """
+
+    slo_share: float
+    margin: float | None
+    duration_s: float
+
+    def margin_of(self, trial: Trial) -> float:
+        if self.margin is not None:
+            return self.margin
+        standard_error = trial.run_sd * math.sqrt(3600.0 / min(self.duration_s, 3600.0) / _RUNS_TO_KEEP)
+        # Never more than half of what is left to all requests.
+        return min(2 * standard_error, (1 - self.slo_share) / 2)
+
+    def lack(self, trial: Trial) -> float:
+        """By how much its share is too small; below 0: larger than is wanted."""
+        return self.slo_share + self.margin_of(trial) - trial.slo_share
+
+    def is_met(self, trial: Trial) -> bool:
+        return self.lack(trial) <= 0
 
 
 def plan(
@@ -94,29 +149,28 @@ def plan(
     if case.slo_s < case.floor_latency_s:
         raise _infeasible(case, slo_share, 0.0, f"the fastest batch takes {case.floor_latency_s:.3g} s")
     search = _Search(case, seed, looks_ahead, n_requests, on_progress)
-    first = search.trial(search.usual_price_j)
-    if margin is None:
-        standard_error = first.run_sd * math.sqrt(3600.0 / min(case.duration_s, 3600.0) / _RUNS_TO_KEEP)
-        # Never more than half of what is left to all requests.
-        margin = min(2 * standard_error, (1 - slo_share) / 2)
-    found = search.cheapest(first, slo_share + margin, slo_share)
-    price_j = found.price_j
-    checked = search.check(price_j)
+    wanted = _Wanted(slo_share, margin, case.duration_s)
+    found = search.cheapest(search.trial(search.usual_price_j), wanted)
+    checked = search.check(found)
     for _ in range(_MOST_CORRECTIONS):
-        if checked.slo_share >= slo_share + margin / 2 or found.slo_share < slo_share + margin:
+        lacks = wanted.lack(checked)
+        if -_NEAR_SHARE * (1 - slo_share) <= lacks <= 0 or not wanted.is_met(search.trial_of(found.price_j)):
             break
-        price_j *= 1.1
-        checked = search.check(price_j)
+        corrected = found.corrected(lacks)
+        if corrected == found:
+            break
+        found, checked = corrected, search.check(corrected)
     about = {
         "slo_share": slo_share,
-        "margin": margin,
-        "found_by": asdict(found),
+        "margin": wanted.margin_of(checked),
+        "found_by": asdict(search.trial_of(found.price_j)),
         "checked": asdict(checked),
         "is_kept": checked.slo_share >= slo_share,
+        "mixed": asdict(found),
         "seed": seed,
         "n_prices": len(search.trials),
     }
-    return search.as_plan(search.solve(price_j), about)
+    return search.as_plan(found, about)
 
 
 def plan_for_price(case: ServingCase, price_j: float, *, looks_ahead: bool = True) -> Plan:
@@ -128,7 +182,7 @@ def plan_for_price(case: ServingCase, price_j: float, *, looks_ahead: bool = Tru
         looks_ahead: see `plan`.
     """
     search = _Search(case, 0, looks_ahead, 1, lambda _: None)
-    return search.as_plan(search.solve(price_j), {})
+    return search.as_plan(Mixture(price_j), {})
 
 
 def _infeasible(case: ServingCase, wanted: float, best_share: float, why: str) -> InfeasibleSloError:
@@ -147,6 +201,7 @@ class _Search:
         self.case, self.seed, self.looks_ahead, self.on_progress = case, seed, looks_ahead, on_progress
         self.model = PlanModel(case)
         self.last: Solution | None = None
+        self.plans: dict[float, Plan] = {}
         self.trials: list[Trial] = []
         arrivals = case.arrivals
         if arrivals.kind == "trace":
@@ -162,24 +217,31 @@ class _Search:
         batch = min(max(1, round(self.model.rate_per_s * self.case.slo_s / 2)), self.case.batch_limit)
         return 2 * float(self.case.table.energy_j[:, batch - 1].min()) / batch
 
-    def solve(self, price_j: float) -> Solution:
-        if self.last is None or self.last.price_j != price_j:
+    def plan_of(self, price_j: float) -> Plan:
+        """The plan of a price, solved once."""
+        if price_j not in self.plans:
+            # From the price before: it settles in fewer sweeps.
             self.last = self.model.solve(price_j, self.last)
-        return self.last
+            self.plans[price_j] = self._plan_of(self.last)
+        return self.plans[price_j]
 
     def trial(self, price_j: float) -> Trial:
         """Run the plan of a price on the searching seeds."""
-        trial = self._run(price_j, self._seeds(_SEARCH_SEEDS, self.n_runs))
+        trial = self._run(Mixture(price_j), self._seeds(_SEARCH_SEEDS, self.n_runs))
         self.trials.append(trial)
         return trial
 
-    def check(self, price_j: float) -> Trial:
-        """Run it on seeds that the search has not seen."""
-        return self._run(price_j, self._seeds(_CHECK_SEEDS, _CHECK_RUNS * self.n_runs))
+    def trial_of(self, price_j: float) -> Trial:
+        """The trial of a price, of the nearest where there was none."""
+        return min(self.trials, key=lambda each: abs(each.price_j - price_j))
 
-    def cheapest(self, first: Trial, target: float, least: float) -> Trial:
-        """The lowest price found that meets the target; with none, the one that comes nearest and keeps `least`."""
-        low, high = (None, first) if first.slo_share >= target else (first, None)
+    def check(self, mixture: Mixture) -> Trial:
+        """Run it on seeds that the search has not seen."""
+        return self._run(mixture, self._seeds(_CHECK_SEEDS, _CHECK_RUNS * self.n_runs))
+
+    def cheapest(self, first: Trial, wanted: "_Wanted") -> Mixture:
+        """What meets what is wanted for the least energy; else the nearest to it that keeps the share."""
+        low, high = (None, first) if wanted.is_met(first) else (first, None)
         factor = 2.0
         for _ in range(_MOST_BRACKETS):
             if low is not None and high is not None:
@@ -187,9 +249,9 @@ class _Search:
             edge = high or low
             assert edge is not None
             if edge.price_j < _CHEAP * self.usual_price_j:
-                return edge  # misses cost next to nothing, and there are hardly any all the same
+                return Mixture(edge.price_j)  # misses cost next to nothing, and there are hardly any all the same
             trial = self.trial(edge.price_j / factor if high is not None else edge.price_j * factor)
-            if trial.slo_share >= target:
+            if wanted.is_met(trial):
                 high = trial
             else:
                 is_at_best = (
@@ -201,22 +263,47 @@ class _Search:
             factor = min(factor * 2, 16.0)
         if high is None:
             best = max(self.trials, key=lambda each: each.slo_share)
-            if best.slo_share < least:
+            if best.slo_share < wanted.slo_share:
                 raise _infeasible(
-                    self.case, least, best.slo_share, f"and that for {best.energy_per_request_j:.4g} J a request"
+                    self.case,
+                    wanted.slo_share,
+                    best.slo_share,
+                    f"and that for {best.energy_per_request_j:.4g} J a request",
                 )
-            return best
+            return Mixture(best.price_j)
         while low is not None and high.price_j > low.price_j * _NEAR_ENOUGH:
             trial = self.trial(math.sqrt(low.price_j * high.price_j))
-            if trial.slo_share >= target:
+            if wanted.is_met(trial):
                 high = trial
             else:
                 low = trial
-        return min(
-            (each for each in self.trials if each.slo_share >= target), key=lambda each: each.energy_per_request_j
-        )
+        return self._least(wanted)
 
-    def as_plan(self, solution: Solution, about: dict[str, object]) -> Plan:
+    def _least(self, wanted: "_Wanted") -> Mixture:
+        """Of all trials and of the mixtures of two: the lower hull of energy over the share, where it is wanted."""
+        meeting = [each for each in self.trials if wanted.is_met(each)]
+        best = min(meeting, key=lambda each: each.energy_per_request_j)
+        least_j, found = best.energy_per_request_j, Mixture(best.price_j)
+        for upper in meeting:
+            for lower in self.trials:
+                gap = upper.slo_share - lower.slo_share
+                if wanted.is_met(lower) or gap <= 0 or lower.energy_per_request_j >= upper.energy_per_request_j:
+                    continue
+                part = min(-wanted.lack(upper) / gap, 1.0)
+                energy_j = upper.energy_per_request_j + part * (lower.energy_per_request_j - upper.energy_per_request_j)
+                if energy_j < least_j:
+                    least_j, found = energy_j, Mixture(upper.price_j, lower.price_j, part, gap)
+        return found
+
+    def as_plan(self, mixture: Mixture, about: dict[str, object]) -> Plan:
+        """The plan of a mixture, with more about it."""
+        plan = self.plan_of(mixture.price_j)
+        plan = replace(plan, about={**plan.about, **about})
+        if mixture.lower_price_j is None or mixture.lower_part <= 0:
+            return plan
+        return replace(plan, other=self.plan_of(mixture.lower_price_j), other_part=mixture.lower_part)
+
+    def _plan_of(self, solution: Solution) -> Plan:
         case, table = self.case, self.case.table
         arrivals = case.arrivals
         stored = {
@@ -235,6 +322,7 @@ class _Search:
             slo_s=case.slo_s,
             rate_per_s=self.model.rate_per_s,
             switch_s=case.switch_s,
+            switch_energy_j=case.joules_per_switch,
             idle_power_w=case.idle_power_w,
             price_j=solution.price_j,
             gain_w=solution.gain_w,
@@ -243,16 +331,18 @@ class _Search:
             serve_value_j=solution.serve_value_j,
             latency_s=self.model.latency_s,
             longer_value_j=solution.values_j[:, self.model.latency_s.shape[0] :].astype(np.float32),
+            part_energy_j=self.model.part_energy_j,
             looks_ahead=self.looks_ahead,
-            about=stored | about,
+            about=stored,
         )
 
     def _seeds(self, purpose: int, n: int) -> Sequence[int]:
         drawn = np.random.SeedSequence(self.seed, spawn_key=(purpose,)).generate_state(n, np.uint64)
         return [int(each) for each in drawn]
 
-    def _run(self, price_j: float, seeds: Sequence[int]) -> Trial:
-        policy = PlannedPolicy(self.as_plan(self.solve(price_j), {}), self.case.table)
+    def _run(self, mixture: Mixture, seeds: Sequence[int]) -> Trial:
+        price_j = mixture.price_j
+        policy = PlannedPolicy(self.as_plan(mixture, {}), self.case.table)
         outcomes = [simulate(self.true_case, policy, seed) for seed in seeds]
         n_judged = sum(each.n_judged for each in outcomes)
         n_served = sum(each.n_served for each in outcomes)
@@ -265,7 +355,9 @@ class _Search:
             n_runs=len(outcomes),
             n_requests=n_judged,
         )
+        mixed = f", {mixture.lower_part:.0%} at {mixture.lower_price_j:.4g} J" if mixture.lower_price_j else ""
         self.on_progress(
-            f"price {price_j:.4g} J: {trial.energy_per_request_j:.2f} J, {trial.slo_share:.2%} of {n_judged} in time"
+            f"price {price_j:.4g} J{mixed}: {trial.energy_per_request_j:.2f} J, {trial.slo_share:.2%} of {n_judged} "
+            "in time"
         )
         return trial
