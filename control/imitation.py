@@ -4,7 +4,7 @@ Ross, Gordon, Bagnell: A reduction of imitation learning and structured predicti
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,12 +43,15 @@ class Teacher(Protocol):
 class PlanTeacher:
     """A plan, asked with the true waits of all that are queued.
 
+    Of a plan that mixes two, the dearer alone is taught: the lot that chooses between them is nothing that a network
+    could see, and of the two it is the one that keeps the share.
+
     Args:
         plan: with the actions of the environment.
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+        self._plan = replace(plan, other=None, other_part=0.0)
         self.price_j: float | None = plan.price_j
         self.margin: float | None = plan.about.get("margin")
 

@@ -1,10 +1,18 @@
-"""Judges a policy while it learns, on arrivals kept for that, and keeps the best."""
+"""Judges a policy while it learns, on arrivals kept for that, and keeps the best.
 
+What it must have on those arrivals is more than the wanted share, by two standard errors of what ten other runs may
+differ by, from the spread between its own episodes: a share that is just kept here is missed on every second set of
+runs.
+"""
+
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from control.imitation import choose
+from control.outcome import ServingOutcome
 from control.rollout import energy_and_share, episodes
 from control.serving_case import ServingCase
 from control.vector_env import VectorEnv
@@ -14,6 +22,8 @@ from testbed.policies.learned_policy import Layer, PolicyNetwork
 
 VALIDATION_SEED = 1_000_000_000
 """First seed of the arrivals that choose among what was learned; never used for training or evaluation."""
+
+_RUNS_TO_KEEP = 10
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Checkpoint:
         energy_per_request_j: J.
         slo_share: 0 to 1.
         miss_price: then.
+        margin: of the share that it must have above the wanted one, to have that on other runs too.
+        wanted_share: 0 to 1.
     """
 
     stage: str
@@ -33,6 +45,18 @@ class Checkpoint:
     energy_per_request_j: float
     slo_share: float
     miss_price: float
+    margin: float
+    wanted_share: float
+
+    @property
+    def lack(self) -> float:
+        """Of the share; 0 or below: it has it, with the margin."""
+        return self.wanted_share + self.margin - self.slo_share
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """The least is best: energy, of those that meet the share; else what is lacking."""
+        return (max(self.lack, 0.0), self.energy_per_request_j)
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,8 @@ class Judge:
     Args:
         case: that is learned.
         wanted_share: of requests within the SLO, 0 to 1.
+        margin: to have above it on the validation episodes; None: see above. Never more than half of what the wanted
+            share leaves to all requests.
         env: of as many copies as there are validation episodes.
         actor: torch module that is trained.
         about: how it is learned, for the policies' files.
@@ -68,12 +94,14 @@ class Judge:
         self,
         case: ServingCase,
         wanted_share: float,
+        margin: float | None,
         env: VectorEnv,
         actor: Any,
         about: Mapping[str, Any],
         on_checkpoint: Callable[[Checkpoint, PolicyNetwork], None],
     ) -> None:
-        self._case, self._wanted, self._env, self._actor, self._about = case, wanted_share, env, actor, about
+        self._case, self._wanted, self._margin = case, wanted_share, margin
+        self._env, self._actor, self._about = env, actor, about
         self._tell = on_checkpoint
         self._seeds = [VALIDATION_SEED + i for i in range(env.n_copies)]
         self.curve: list[Checkpoint] = []
@@ -83,10 +111,11 @@ class Judge:
         """Judge the policy as it is now."""
         found = episodes(self._env, lambda seen, allowed: choose(self._actor, seen, allowed), self._seeds)
         energy_j, share = energy_and_share(found)
-        checkpoint = Checkpoint(stage, n_steps, energy_j, share, price)
+        margin = self._margin_of(found)
+        checkpoint = Checkpoint(stage, n_steps, energy_j, share, price, margin, self._wanted)
         network = self._network(layers_of(self._actor), checkpoint)
         self.curve.append(checkpoint)
-        if self._best is None or self._order(checkpoint) < self._order(self.curve[self._best[0]]):
+        if self._best is None or checkpoint.order < self.curve[self._best[0]].order:
             self._best = len(self.curve) - 1, network
         self._tell(checkpoint, network)
 
@@ -107,10 +136,19 @@ class Judge:
         self.curve = list(curve)
         self._best = None if best is None else (best[0], self._network(best[1], self.curve[best[0]]))
 
-    def _order(self, checkpoint: Checkpoint) -> tuple[float, float]:
-        if checkpoint.slo_share >= self._wanted:
-            return 0.0, checkpoint.energy_per_request_j
-        return self._wanted - checkpoint.slo_share, checkpoint.energy_per_request_j
+    @property
+    def aim(self) -> float | None:
+        """The share that the last policy had to have; None: there was none yet."""
+        return self._wanted + self.curve[-1].margin if self.curve else None
+
+    def _margin_of(self, found: Sequence[ServingOutcome]) -> float:
+        margin = self._margin
+        if margin is None:
+            shares = [each.slo_share for each in found if each.slo_share is not None]
+            run_sd = statistics.stdev(shares) if len(shares) > 1 else 0.0
+            hours = 3600.0 / min(self._case.duration_s, 3600.0)
+            margin = 2 * run_sd * math.sqrt(hours / _RUNS_TO_KEEP + 1 / len(found))
+        return min(margin, (1 - self._wanted) / 2)
 
     def _network(self, layers: tuple[Layer, ...], checkpoint: Checkpoint) -> PolicyNetwork:
         case, actions = self._case, self._env.actions

@@ -50,8 +50,8 @@ class LearnerConfig:
         miss_price: of a missed request at the start, in units of a request's energy; None: the teacher's own, and 5
             without one.
         price_rate: how quickly the price follows; 0: it stays.
-        margin: added to the wanted share in training and validation, so that it is met on other seeds; None: the
-            teacher's own, and 0.001 without one.
+        margin: added to the wanted share in training and validation, so that it is met on other seeds; None: by the
+            spread between the validation episodes, see `control.judge`.
         n_validation: episodes that choose among checkpoints.
         check_every: rollouts between two of them.
         imitation: None: PPO alone, from random weights.
@@ -166,7 +166,7 @@ def learn(
         device="cpu",
     )
     actor = torch.nn.Sequential(model.policy.mlp_extractor.policy_net, model.policy.action_net)
-    judge = Judge(case, wanted_share, validation, actor, _about(config), on_checkpoint)
+    judge = Judge(case, slo_share, config.margin, validation, actor, _about(config), on_checkpoint)
     state = None if state_file is None else state_file.find()
     agreement = None if state is None else state.agreement
     if state is None and config.imitation is not None and teacher is not None:
@@ -255,7 +255,7 @@ def _watcher(
             self._n_updates += 1
             price = env.reward.miss_price
             if self._n_judged > 0 and config.price_rate > 0:
-                allowed = max(1 - wanted, 1e-4)
+                allowed = max(1 - (judge.aim or wanted), 1e-4)
                 # In units of what is allowed, so that 1 % too many of 1 % weighs as 10 % too many of 10 %.
                 step = float(np.clip((self._n_missed / self._n_judged - allowed) / allowed, -1.0, 1.0))
                 price = float(np.clip(price * math.exp(config.price_rate * step), 0.01, 1000.0))

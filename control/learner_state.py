@@ -23,7 +23,7 @@ from control.serving_env import ServingVecEnv
 from testbed.attempt_folder import write_atomic
 
 FORMAT = "joulebed-training-state"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER = "joulebed"
 
 

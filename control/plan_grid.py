@@ -13,6 +13,7 @@ from scipy.stats import poisson
 from control.serving_case import ServingCase
 from testbed.policies.actions import ActionSet
 from testbed.policies.look_ahead import arrival_matrix, poisson_chances
+from testbed.simulation.service_table import ServiceTable
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,6 +21,8 @@ IN_TIME_S = 1e-9
 """Rounding that does not make a request late."""
 
 STEPS_PER_SLO = 200
+_MOST_PARTS = 6
+_STEP = 0.03
 _MOST_STEPS = 1500
 
 
@@ -33,7 +36,8 @@ class PlanGrid:
     def __init__(self, case: ServingCase) -> None:
         self.case = case
         self.rate_per_s = case.arrivals.mean_rate_per_s
-        self.action_set = ActionSet(tuple(case.table.clock_mhz.tolist()), (case.batch_limit,), case.wait_s)
+        batches = (*part_batches(case.table, case.batch_limit), case.batch_limit)
+        self.action_set = ActionSet(tuple(case.table.clock_mhz.tolist()), batches, case.wait_s)
         self._latency_s = case.table.latency_s[:, : case.batch_limit]  # (C, B)
         self._energy_j = case.table.energy_j[:, : case.batch_limit]
         slowest_s = float(self._latency_s.max()) + case.switch_s
@@ -121,6 +125,11 @@ class PlanGrid:
         return np.arange(self.case.queue_limit, dtype=float)[::-1][: self._n_rows]
 
     @property
+    def part_energy_j(self) -> Floats:
+        """(batch choices below the largest, C), see `Plan`."""
+        return np.ascontiguousarray(self._energy_j[:, [each - 1 for each in self.action_set.batches[:-1]]].T)
+
+    @property
     def latency_s(self) -> Floats:
         """(M, C) of the batches that serve all queued, see `Plan`."""
         return np.ascontiguousarray(self._latency_s[:, : self._n_full].T)
@@ -149,3 +158,19 @@ class PlanGrid:
 def expected_above(mean: float | Floats, limit: int | Floats) -> Floats:
     """E[max(X - limit, 0)] of Poisson X = mean P(X >= limit) - limit P(X > limit), of any shape."""
     return np.asarray(mean * poisson.sf(np.subtract(limit, 1), mean) - limit * poisson.sf(limit, mean))
+
+
+def part_batches(table: ServiceTable, limit: int) -> tuple[int, ...]:
+    """Batch sizes worth cutting a longer queue at: those after which the latency rises at a step, six at most.
+
+    Args:
+        table: of the device.
+        limit: largest batch; all that is returned is below it.
+
+    Returns:
+        Rising; none where the latency has no steps: there the next batch is little longer for the rest of the queue.
+    """
+    latency = table.latency_s[:, :limit]
+    rise = np.median(latency[:, 1:] / latency[:, :-1] - 1, axis=0)  # [b - 1]: of the step from b to b + 1
+    steepest = np.argsort(-rise, kind="stable")[:_MOST_PARTS]
+    return tuple(sorted(int(each) + 1 for each in steepest if rise[each] > _STEP))

@@ -19,8 +19,8 @@ settled in one sweep, and what remains between sweeps is G, which forgets its st
 drift of G; both settle in tens of sweeps.
 
 A batch smaller than the queue leaves the (b + 1)-th request at the head; its wait is taken for its mean, w (n - b) / n.
-That belief is crude, and a planner makes the most of what a belief leaves out, so such batches are left out except
-where the queue is longer than the largest batch.
+That belief is crude, and a planner makes the most of what a belief leaves out, so such batches are left out here except
+where the queue is longer than the largest batch. `testbed.policies.part_batch` weighs them with the true waits.
 """
 
 import math
@@ -202,6 +202,10 @@ class PlanModel(PlanGrid):
         own = np.arange(n_clocks)[:, None, None]
         actions[:, : self._n_full] = np.where(whole[0] <= switched, own, clock_to)
         actions[:, self._n_full :] = longer[1]
+        # Of the batch choices, the smallest that serves all.
+        batches = self.action_set.batches
+        columns = np.minimum(np.searchsorted(batches, np.arange(1, self._n_rows + 1)), len(batches) - 1)
+        actions = np.asarray(actions * len(batches) + columns[:, None], dtype=np.int16)
         steps = self._wait_steps
         if self.action_set.wait_index is not None:
             served = self._best_service(serve, priced, longer)

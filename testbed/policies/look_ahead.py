@@ -64,7 +64,7 @@ class LookAhead:
             self._arrive = [arrival_matrix(rate_per_s * self._step_s, each).T.copy() for each in self._n_new]
         waited = (np.arange(n_steps + 1) * (self._step_s or 0.0))[:, None, None]
         self._waited_s = waited
-        rows = _worth_it(serve_value_j[1], latency_s)
+        rows = worth_it(serve_value_j[1], latency_s)
         self._by_clock = []
         for clock in range(latency_s.shape[1]):
             own = np.union1d(rows, clock)
@@ -80,7 +80,11 @@ class LookAhead:
             self._by_clock.append((own.tolist(), np.pad(value, padding, mode="edge"), late_from, priced))
 
     def clock(self, waits_s: Sequence[float] | Floats, clock_index: int) -> int | None:
-        """The clock to serve all at, now; None: wait.
+        """The clock to serve all at, now; None: wait. Arguments as of `weigh`."""
+        return self.weigh(waits_s, clock_index)[0]
+
+    def weigh(self, waits_s: Sequence[float] | Floats, clock_index: int) -> tuple[int | None, float]:
+        """The clock to serve all at, now, or None: wait; and the relative value of it, J.
 
         Args:
             waits_s: (n,), head first; n at least 1 and at most M.
@@ -91,7 +95,7 @@ class LookAhead:
         since = np.negative(waits_s)  # arrivals, rising, now being 0
         if self._step_s is None or waits_s[0] >= self._slo_s:
             now = value[n - 1] + self._price_j * since.searchsorted(late_from[n - 1])
-            return int(rows[now.argmin()])
+            return int(rows[now.argmin()]), float(now.min())
         n_steps = math.ceil((self._slo_s - waits_s[0]) / self._step_s)
         n_new, arrive = self._n_new[n_steps], self._arrive[n_steps]
         ahead = slice(n - 1, n - 1 + n_new)
@@ -111,7 +115,7 @@ class LookAhead:
             after = np.minimum(best[step], after @ arrive + self._wait_cost_j)
         waiting = float(after @ arrive[:, 0]) + self._wait_cost_j
         serve = int(now.argmin())
-        return None if waiting < now[serve] - _TIE_J else int(rows[serve])
+        return (None, waiting) if waiting < now[serve] - _TIE_J else (int(rows[serve]), float(now[serve]))
 
 
 def arrival_matrix(mean: float, n: int) -> Floats:
@@ -131,7 +135,7 @@ def poisson_chances(mean: float, n: int) -> Floats:
     return chances
 
 
-def _worth_it(value_j: Floats, latency_s: Floats) -> npt.NDArray[np.int64]:
+def worth_it(value_j: Floats, latency_s: Floats) -> npt.NDArray[np.int64]:
     """Clocks that for some batch no other clock beats in both value and latency."""
     n_clocks = latency_s.shape[1]
     kept = np.zeros(n_clocks, dtype=bool)

@@ -48,6 +48,7 @@ def small_plan(table: ServiceTable, **changes: Any) -> Plan:
         slo_s=SLO_S,
         rate_per_s=0.7,
         switch_s=0.05,
+        switch_energy_j=0.0,
         idle_power_w=0.0,
         price_j=300.0,
         gain_w=60.0,
@@ -56,6 +57,7 @@ def small_plan(table: ServiceTable, **changes: Any) -> Plan:
         serve_value_j=np.stack([value, value + 1.0]),
         latency_s=latency,
         longer_value_j=np.full((3, 2, n_columns), 900.0, np.float32),
+        part_energy_j=np.zeros((0, 3)),
         about={"table": table.source, "slo_share": 0.9, "seed": 3},
     )
     return replace(plan, **changes)

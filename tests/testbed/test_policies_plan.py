@@ -124,6 +124,7 @@ def test_many_short_waits_are_weighed_like_few_long_ones() -> None:
     assert np.mean(same) > 0.95
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 60), st.integers(1, 40))
 def test_arrivals_are_poisson(mean: float, n: int) -> None:
     chances = poisson_chances(mean, n)
