@@ -80,7 +80,7 @@ class AttemptStore:
         self._unwritten: dict[str, TrialResult] = {}
         self._remove_halves()
         acknowledged = [path.parent for path in self._attempts.glob(f"*/{attempt_folder.ACKNOWLEDGED}")]
-        acknowledged.sort(key=lambda folder: (folder / attempt_folder.ACKNOWLEDGED).stat().st_mtime_ns)
+        acknowledged.sort(key=lambda folder: (folder / attempt_folder.ACKNOWLEDGED).stat().st_ctime_ns)
         self._acknowledged: OrderedDict[str, None] = OrderedDict.fromkeys(folder.name for folder in acknowledged)
         self._pruned_file = self.data_dir / _PRUNED
         self._pruned = self._read_pruned()
@@ -212,7 +212,7 @@ class AttemptStore:
         """
         if attempt_id not in self._acknowledged:
             try:
-                (self.folder(attempt_id) / attempt_folder.ACKNOWLEDGED).touch(mode=0o600)
+                self._mark_acknowledged(self.folder(attempt_id))
             except OSError:
                 # It would be asked for once more after a restart, and acknowledged again.
                 _log.exception("Attempt %s: its acknowledgement cannot be written", attempt_id)
@@ -253,6 +253,13 @@ class AttemptStore:
                 # Out of the way first: a crash in the middle must not leave half an attempt under its name.
                 trash = self.folder(attempt_id).replace(self._attempts / f"{_TRASH}{attempt_id}")
                 shutil.rmtree(trash, ignore_errors=True)
+
+    def _mark_acknowledged(self, folder: Path) -> None:
+        # Of an attempt that is over nobody asks for its process any more: to rename a file is cheaper than to make one.
+        try:
+            (folder / attempt_folder.PROCESS).replace(folder / attempt_folder.ACKNOWLEDGED)
+        except FileNotFoundError:
+            (folder / attempt_folder.ACKNOWLEDGED).touch(mode=0o600)
 
     def _thin_out(self, folder: Path) -> None:
         for path in folder.iterdir():
