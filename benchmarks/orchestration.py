@@ -168,6 +168,26 @@ def measure(root: Path, n_rows: int, n_trials: int, full: bool) -> dict[str, lis
     return parts
 
 
+def machine_speed(folder: Path, n: int = 20) -> tuple[float, float]:
+    """How quick the machine is at this moment, for figures of different days to be set against each other.
+
+    Returns:
+        Milliseconds for a million additions in this interpreter, and for a new file of 2 KiB that is synced; medians.
+    """
+    additions_ms, files_ms = [], []
+    for number in range(n):
+        begin_s = time.perf_counter()
+        sum(range(1_000_000))
+        additions_ms.append(1000 * (time.perf_counter() - begin_s))
+        begin_s = time.perf_counter()
+        with (folder / f"speed-{number}").open("wb") as file:
+            file.write(bytes(2048))
+            file.flush()
+            os.fsync(file.fileno())
+        files_ms.append(1000 * (time.perf_counter() - begin_s))
+    return statistics.median(additions_ms), statistics.median(files_ms)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000, help="of the large table; a multiple of 4")
@@ -181,6 +201,7 @@ def main() -> int:
     figures = []
     print(f"{'rows':>7} {'part':>6} {'trials':>7} {'median ms':>10} {'p95 ms':>8} {'worst ms':>9}")
     with tempfile.TemporaryDirectory() as root:
+        before = machine_speed(Path(root))
         for n_rows, full in ((SMALL_ROWS, True), (arguments.rows, arguments.full)):
             n_trials = SMALL_ROWS if n_rows == SMALL_ROWS else arguments.trials
             for part, overheads_ms in measure(Path(root), n_rows, n_trials, full and n_rows > SMALL_ROWS).items():
@@ -194,6 +215,11 @@ def main() -> int:
                     f"{n_rows:>7} {part:>6} {len(overheads_ms):>7} {median_ms:>10.1f} {p95_ms:>8.1f} "
                     f"{max(overheads_ms):>9.1f}"
                 )
+        after = machine_speed(Path(root))
+    print(
+        f"the machine, before and after: {before[0]:.1f} and {after[0]:.1f} ms for a million additions, "
+        f"{before[1]:.2f} and {after[1]:.2f} ms for a new synced file"
+    )
     small, *_, large = medians.values()
     print(f"end of {arguments.rows} rows against {SMALL_ROWS} rows: x {large / small:.2f}")
     if arguments.json is not None:
