@@ -40,7 +40,6 @@ import psutil
 from rich.console import Console
 from sqlalchemy import Connection
 
-from benchmarks.orchestration import mark_middle_done
 from contract.trial_spec import EngineSpec, ModelSpec, WorkloadSpec
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import ControllerSettings
@@ -62,6 +61,11 @@ from orchestrator.recorded_campaign import Recorder
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.orchestration import mark_middle_done  # noqa: E402
 
 NO_COOLDOWN = Cooldown(floor_s=0.0, max_wait_s=0.0)
 N_TREATMENTS = 100
@@ -129,7 +133,7 @@ def stats() -> dict[str, Any]:
 def simulated(median_s: float) -> Iterator[None]:
     """The testbeds' process."""
     arguments = [sys.executable, "-m", "benchmarks.scale_testbeds", "--port", str(PORT), "--median-s", str(median_s)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT)
     try:
         assert process.stdout is not None
         process.stdout.readline()
