@@ -71,7 +71,7 @@ class FakeConfig(RunnerConfig):
             ),
             sampling=SamplingSpec(max_tokens=8),
             meter=MeterSpec(name="fake"),
-            warmup_requests=0,
+            warmup_requests=1,
         )
 
 

@@ -102,7 +102,7 @@ class RunnerConfig(Base):
             sampling=SamplingSpec(max_tokens=8),
             # Long, so that a busy machine makes no gaps, which would doubt the runs.
             meter=MeterSpec(name="fake", period_s=1.0),
-            warmup_requests=0,
+            warmup_requests=1,
         )
 '''
 

@@ -31,7 +31,7 @@ from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWai
 from orchestrator.leftover import LeftoverSettler
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
-from orchestrator.settlement import Measured, Settlement
+from orchestrator.settlement import Measured, Settlement, begins_measured
 from orchestrator.stop_request import StoppedError, StopRequest
 from orchestrator.store.base import Claim, Leftover, RunLedger, RunReader, RunTableError, TakenOverError
 from orchestrator.suspicion import ON_SUSPECT_KEY
@@ -377,6 +377,8 @@ class Controller:
                 self._note_cooldown(claim, cooled)
 
     def _put(self, claim: Claim) -> AttemptStatus:
+        if begins_measured(claim.spec):
+            self._settle()
         acknowledger = self._settlement.acknowledger
         safe = acknowledger.next()
         # While the testbed prepares the next trial, the last one is written down.

@@ -17,6 +17,7 @@ from contract.errors import (
 )
 from contract.routes import MAX_BROUGHT_BYTES
 from contract.trial_result import SuspectReason, TrialResult
+from contract.trial_spec import TrialSpec
 from orchestrator.acknowledger import Acknowledger
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.attempt_journal import ended_attempt
@@ -46,6 +47,14 @@ class Measured:
     claim: Claim
     result: TrialResult
     cooled: CooldownOutcome | None
+
+
+def begins_measured(spec: TrialSpec) -> bool:
+    """Whether a trial measures from its first milliseconds: a warm engine, and a baseline or no warm-up before it.
+
+    Where both nodes are on one machine, what is settled meanwhile would be in its figures.
+    """
+    return spec.engine.lifetime == "block" and (spec.warmup_requests == 0 or spec.baseline_s > 0)
 
 
 class Settlement:

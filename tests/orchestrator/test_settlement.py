@@ -1,6 +1,7 @@
 """A trial is written down while the testbed prepares the next one: in which order, and what a kill leaves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from contract.trial_spec import TrialSpec
 from orchestrator.campaign import Ending
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown, OnSuspect
+from orchestrator.store.base import Claim
 from tests.orchestrator.campaigns import AWAY, Campaign, scripted
 
 
@@ -63,6 +65,39 @@ def test_with_a_cooldown_each_trial_is_settled_first(campaign: Campaign) -> None
     client = Watched(campaign)
     campaign.run(client, Cooldown(floor_s=1.0, max_wait_s=0.0))
     assert client.n_ended == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "warmup_requests", "baseline_s", "n_ended"),
+    [
+        ("block", 0, 0.0, [0, 1, 2]),
+        ("block", 1, 5.0, [0, 1, 2]),
+        ("block", 1, 0.0, [0, 0, 1]),
+        ("trial", 0, 5.0, [0, 0, 1]),
+    ],
+)
+def test_nothing_is_settled_beside_a_measurement(
+    campaign: Campaign,
+    monkeypatch: pytest.MonkeyPatch,
+    lifetime: str,
+    warmup_requests: int,
+    baseline_s: float,
+    n_ended: list[int],
+) -> None:
+    claim_next = campaign.store.claim_next
+
+    def claim_changed(*args: object, **options: object) -> Claim | None:
+        claim = claim_next(*args, **options)  # type: ignore[arg-type]
+        if claim is None:
+            return None
+        engine = claim.spec.engine.model_copy(update={"lifetime": lifetime})
+        changed = {"engine": engine, "warmup_requests": warmup_requests, "baseline_s": baseline_s}
+        return replace(claim, spec=claim.spec.model_copy(update=changed))
+
+    monkeypatch.setattr(campaign.store, "claim_next", claim_changed)
+    client = Watched(campaign)
+    campaign.run(client)
+    assert client.n_ended == n_ended
 
 
 def test_a_doubted_trial_is_settled_first(campaign: Campaign) -> None:
