@@ -9,6 +9,9 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend c
 # Compile once at the installation: halves every start of a trial's process.
 INSTALL := UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --python $(BIN)/python $(TORCH) -c constraints.txt
 
+# Files of tests at a time; 0: one after the other, in one process.
+JOBS ?= 2
+
 # What `make faults` draws the kills, their instants and the network's faults from.
 SEED ?= 1
 
@@ -27,7 +30,7 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 # The fault suite at full size (docs/reliability.md): prints its figures, and fails where anything was lost.
 faults: $(VENV)/.dev
