@@ -158,7 +158,9 @@ def _attempt(
     result = stored.result if stored else None
     if known is not None and (known["finished_at"] is not None or ended is None):
         # An open one stays open, whatever is in its folder: the next campaign takes it up and judges it.
-        if known["result"] is None and known["state"].has_result and result is not None:
+        # What ended as its files say had them as its result, a failure too: the page with it is lost.
+        is_its = result is not None and (known["state"].has_result or known["state"] is result.state)
+        if known["result"] is None and result is not None and is_its:
             return {**known, "result": result.model_dump(mode="json")}
         return known
     if ended is not None:

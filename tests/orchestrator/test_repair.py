@@ -109,6 +109,11 @@ def told(rows: list[RunRow]) -> list[Any]:
     ]
 
 
+def results(rows: list[RunRow]) -> list[Any]:
+    """Of all attempts, failed ones too."""
+    return [[each.result for each in row.attempts] for row in rows]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     campaign = Campaign(tmp_path_factory.mktemp("undisturbed"), N_RUNS)
@@ -173,9 +178,7 @@ def test_a_broken_run_table_is_noticed_mended_and_carried_on(half: Half, name: s
     # Which attempt is accepted is the same; all but times of those that only files tell of.
     accepted = [[each.attempt_id for each in row.attempts if each.accepted] for row in half.rows()]
     assert accepted == [[each.attempt_id for each in row.attempts if each.accepted] for row in half.before]
-    assert [[each.result for each in row.attempts] for row in half.rows()] == [
-        [each.result for each in row.attempts] for row in half.before
-    ]
+    assert results(half.rows()) == results(half.before)
     if broken is not None:
         assert mended.aside is not None
         assert (mended.aside / RUN_TABLE).read_bytes() == broken
@@ -197,6 +200,20 @@ def test_every_single_page_may_be_lost(half: Half) -> None:
             (half.folder / name).write_bytes(content)
         half.repair()
         assert told(half.rows()) == told(half.before), f"page {number}"
+        assert results(half.rows()) == results(half.before), f"page {number}"
+
+
+def test_a_row_without_its_result_gets_it_from_its_files(half: Half) -> None:
+    """A long row lies in several pages: what is read of one may lack its result, a failed attempt's too."""
+    with closing(sqlite3.connect(half.path)) as connection, connection:
+        connection.execute("UPDATE attempt SET result = NULL")
+    zero_page(half.path, pages(half.path, "event")[1] - 1)
+    half.repair()
+    assert told(half.rows()) == told(half.before)
+    assert results(half.rows()) == results(half.before)
+    failed = [each for row in half.before for each in row.attempts if each.state is AttemptState.FAILED]
+    assert all(each.result is not None for each in failed)
+    assert len(failed) > 2
 
 
 def test_events_and_facts_around_a_damaged_page_are_read(half: Half) -> None:
