@@ -39,6 +39,13 @@ class CampaignOutcome:
     message: str
     counts: dict[RunState, int]
 
+    @property
+    def told(self) -> str:
+        """All of it in words."""
+        n_left = self.counts[RunState.TODO] + self.counts[RunState.RUNNING]
+        left = f"{n_left} {'run' if n_left == 1 else 'runs'} left"
+        return f"the campaign ended ({self.ending}), {left}" + (f": {self.message}" if self.message else "")
+
 
 @dataclass(frozen=True)
 class ControllerSettings:

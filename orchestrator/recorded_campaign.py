@@ -141,10 +141,7 @@ class Recorder:
             _tell(store, logging.ERROR, f"the campaign broke off: {type(error).__name__}: {error}")
             raise
         for outcome in outcomes:
-            left = outcome.counts[RunState.TODO] + outcome.counts[RunState.RUNNING]
-            why = f": {outcome.message}" if outcome.message else ""
-            level = logging.ERROR if outcome.message else logging.INFO
-            _tell(store, level, f"the campaign ended ({outcome.ending}), {left} runs left{why}")
+            _tell(store, logging.ERROR if outcome.message else logging.INFO, outcome.told)
 
     @contextmanager
     def recorded(

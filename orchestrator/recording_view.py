@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from contract.attempt_state import AttemptState, RunState
+from contract.attempt_state import AttemptState
 from contract.errors import JouleBedError, TestbedBusyError, TestbedUnreachableError
 from contract.log_line import note_attempt
 from contract.node_info import NodeInfo
@@ -86,12 +86,11 @@ class RecordingView:
         note_attempt(None, None)
         if not self._driver.is_member:
             self._look_for_stop()
-        left = outcome.counts[RunState.TODO] + outcome.counts[RunState.RUNNING]
-        why = f": {outcome.message}" if outcome.message else ""
-        told = f"the campaign ended ({outcome.ending}), {left} runs left{why}"
+        told = outcome.told
         if self._driver.is_member:
             # A pool tells of its end once; of one of its testbeds only what is wrong with it.
-            told = f"the testbed {self._driver.testbed} is driven no more ({outcome.ending}){why}" if why else ""
+            name, wrong = self._driver.testbed, outcome.message
+            told = f"the testbed {name} is driven no more ({outcome.ending}): {wrong}" if wrong else ""
         if told:
             _log.log(logging.ERROR if outcome.message else logging.INFO, "%s", told)
         self._end(outcome.ending, outcome.message, told)

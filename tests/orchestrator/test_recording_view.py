@@ -141,7 +141,7 @@ def test_a_stop_is_told(scene: Scene) -> None:
     scene.view.ended(outcome)
     assert scene.messages()[-2:] == [
         "asked to stop after the current trial",
-        "the campaign ended (stopped), 1 runs left",
+        "the campaign ended (stopped), 1 run left",
     ]
     assert (scene.known().condition, scene.known().ending) == (Condition.ENDED, "stopped")
 
