@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.run_table import TABLES
+from contract.database_address import is_secret_option
 from contract.errors import MissingPackageError, UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def sqlite_path(url: str) -> Path | None:
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database:
-            raise UsageError(f"{url} names no file. Give sqlite:///PATH/run_table.sqlite, or the path alone.")
+            raise UsageError(
+                f"{_shown(parsed)} names no file. Give sqlite:///PATH/run_table.sqlite, or the path alone."
+            )
         return Path(parsed.database)
     if parsed.get_backend_name() != "postgresql":
-        raise UsageError(f"{parsed.render_as_string()} is neither SQLite nor PostgreSQL, which run tables are kept in.")
+        raise UsageError(f"{_shown(parsed)} is neither SQLite nor PostgreSQL, which run tables are kept in.")
     return None
 
 
@@ -56,7 +59,7 @@ def read_database(url: str) -> tuple[str, dict[str, list[dict[str, Any]]]]:
     parsed = _parsed(url)
     chosen = parsed.query.get(_CHOICE)
     parsed = parsed.difference_update_query([_CHOICE])
-    shown = parsed.render_as_string(hide_password=True)
+    shown = _shown(parsed)
     try:
         # One snapshot over all tables, and no lock that a campaign could feel.
         engine = create_engine(parsed, isolation_level="REPEATABLE READ")
@@ -96,6 +99,12 @@ def _parsed(url: str) -> "URL":
         raise UsageError(
             "This is no database's address. Give postgresql+psycopg://user@host/name, sqlite:///PATH, or a folder."
         ) from error
+
+
+def _shown(url: "URL") -> str:
+    """The address as it may be told and kept with the results."""
+    secret = [name for name in url.query if is_secret_option(name)]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def _schema(connection: "Connection", shown: str, chosen: str | None) -> str:

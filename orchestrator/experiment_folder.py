@@ -14,7 +14,7 @@ from orchestrator.durable_file import write_durably
 from orchestrator.outage_note import outage_of
 from orchestrator.plan_file import PLAN
 from orchestrator.store.base import RunTableAwayError, RunTableDamagedError, RunTableError
-from orchestrator.store.database import LockWait, database_url
+from orchestrator.store.database import LockWait, database_url, secret_options, shown
 from orchestrator.store.integrity import damage
 from orchestrator.store.outage import ServerWait
 from orchestrator.store.schema import RUN_TABLE
@@ -61,10 +61,10 @@ def checked_database(url: str) -> str:
             "--database takes the address of a PostgreSQL server, such as postgresql+psycopg://USER@HOST/DATABASE. "
             "Without it the run table is a file in the experiment's folder."
         )
-    if parsed.password is not None:
+    if parsed.password is not None or secret_options(parsed):
         raise ConfigError(
             "The database's address holds a password, which `ps` and the experiment's folder would show. Take it out, "
-            "and give it in PGPASSWORD or in ~/.pgpass."
+            "also from behind the `?`, and give it in PGPASSWORD or in ~/.pgpass."
         )
     return url
 
@@ -98,9 +98,10 @@ def open_run_table(
     """
     known = database_of(folder)
     if database is not None and (run_table_path(folder).exists() or known not in (None, database)):
+        where = shown(database_url(known)) if known else run_table_path(folder)
         raise ConfigError(
-            f"The run table of {folder} is {known or run_table_path(folder)}. Leave out --database, or give the "
-            "experiment another `name` or --results folder."
+            f"The run table of {folder} is {where}. Leave out --database, or give the experiment another `name` or "
+            "--results folder."
         )
     if known is not None or database is not None:
         if create:

@@ -37,7 +37,7 @@ from orchestrator.processes import told_process
 from orchestrator.rebuild import Rebuilt, rebuild
 from orchestrator.store.base import Plan, RunTableDamagedError
 from orchestrator.store.control import EXCLUDED_PREFIX, controls_of
-from orchestrator.store.database import database_url, open_database, told
+from orchestrator.store.database import database_url, open_database, shown, told
 from orchestrator.store.integrity import damage, files_of
 from orchestrator.store.salvage import Row, Salvaged, salvage
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN, RUN_TABLE
@@ -82,7 +82,9 @@ def repair(folder: Path, planned: Plan | None, *, only_look: bool, now: datetime
             be written.
     """
     if (address := database_of(folder)) is not None:
-        raise UsageError(f"The run table of {folder} is {address}: restore it from the server's backup.")
+        raise UsageError(
+            f"The run table of {folder} is {shown(database_url(address))}: restore it from the server's backup."
+        )
     if not has_run_table(folder) and not remains(folder):
         raise ConfigError(f"There is no experiment in {folder}: it has no {RUN_TABLE}, and no files of one.")
     _require_unused(folder)

@@ -1,6 +1,7 @@
 """Opens the run table's database: dialect settings, migrations, and errors in words."""
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionError
 
+from contract.database_address import is_secret_option
 from contract.errors import MissingPackageError, UsageError
 from orchestrator.processes import holders, told_process
 from orchestrator.store.base import RunTableAwayError, RunTableDamagedError, RunTableError
@@ -74,12 +76,23 @@ def database_url(url_or_path: str | Path) -> URL:
     try:
         return make_url(given)
     except (ArgumentError, ValueError):
-        # Neither the URL nor the library's error is repeated: a password may be in both.
+        # Neither the URL nor the library's error is repeated: a password may be in both, and stand first.
         scheme = given.partition("://")[0]
+        what = f"What begins with {scheme!r}" if re.fullmatch(r"[A-Za-z][A-Za-z0-9+]{0,40}", scheme) else "This"
         raise UsageError(
-            f"What begins with {scheme[:40]!r} is no database URL that can be read. Use a file's path or "
-            "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, with special characters as %XX."
+            f"{what} is no database URL that can be read. Use a file's path or "
+            "postgresql+psycopg://USER@HOST:PORT/DATABASE, with special characters as %XX."
         ) from None
+
+
+def secret_options(url: URL) -> list[str]:
+    """Names of what stands behind the `?` of an address, and must not be shown."""
+    return [name for name in url.query if is_secret_option(name)]
+
+
+def shown(url: URL) -> str:
+    """An address as it may be told: without a password, wherever in it one stands."""
+    return url.difference_update_query(secret_options(url)).render_as_string(hide_password=True)
 
 
 def open_database(url: URL, *, create: bool, wait: LockWait | None = None) -> Engine:
@@ -145,7 +158,7 @@ def repair_advice(url: URL) -> str:
 @contextmanager
 def told(url: URL) -> Iterator[None]:
     """Turns the database's own errors into one that a person can act on."""
-    where = url.render_as_string(hide_password=True)
+    where = shown(url)
     try:
         yield
     except NoConnectionError as error:
@@ -252,7 +265,7 @@ def _switch_to_wal(connection: Any, limit_s: float) -> None:
 
 
 def _migrate(engine: Engine, url: URL, *, create: bool) -> None:
-    where = url.render_as_string(hide_password=True)
+    where = shown(url)
     with engine.connect().execution_options(**{READ_ONLY: True}) as connection:
         stored = None
         tables = inspect(connection).get_table_names()

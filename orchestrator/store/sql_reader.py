@@ -24,7 +24,7 @@ from orchestrator.store.base import (
     RunRow,
     RunTableDamagedError,
 )
-from orchestrator.store.database import READ_ONLY, repair_advice, told
+from orchestrator.store.database import READ_ONLY, repair_advice, shown, told
 from orchestrator.store.outage import ServerWait, patient
 from orchestrator.store.schema import ATTEMPT, EVENT, EXPERIMENT, FACT, RUN
 
@@ -239,7 +239,7 @@ class SqlReader:
         except ValueError as error:
             # Of a conversion, or of pydantic: the disk lost what no structure of the file depends on.
             raise RunTableDamagedError(
-                f"The run table {self._url.render_as_string(hide_password=True)} holds what makes no sense "
+                f"The run table {shown(self._url)} holds what makes no sense "
                 f"({str(error).splitlines()[0][:200]}). {repair_advice(self._url)}"
             ) from error
 

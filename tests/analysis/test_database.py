@@ -28,6 +28,8 @@ def test_a_file_may_be_given_by_its_address(quickstart: Any) -> None:
     [
         ("sqlite://", "names no file"),
         ("mysql://me:secret@box/name", "neither SQLite nor PostgreSQL"),
+        ("mysql://me@box/name?password=secret", "neither SQLite nor PostgreSQL"),
+        ("sqlite://?password=secret", "names no file"),
         ("postgresql://me:secret@:port/name", "no database's address"),
     ],
 )
@@ -100,6 +102,7 @@ def test_postgresql_gives_what_the_file_gives(server: str, write_experiment: Any
 
 @pytest.mark.skipif(find_spec("psycopg") is None, reason="psycopg is not installed")
 def test_a_server_that_does_not_answer_is_told_without_the_password(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read as a run table") as caught:
-        load_runs(f"postgresql+psycopg://me:secret@/name?host={tmp_path}")
-    assert "secret" not in str(caught.value)
+    for address in (f"me:secret@/name?host={tmp_path}", f"me@/name?host={tmp_path}&password=secret"):
+        with pytest.raises(UsageError, match="cannot be read as a run table") as caught:
+            load_runs(f"postgresql+psycopg://{address}")
+        assert "secret" not in str(caught.value)

@@ -17,6 +17,7 @@ import typer
 from contract import routes
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from orchestrator.cli import app as orchestrator_app
+from orchestrator.experiment_folder import DATABASE
 from testbed.child_log import hide_in_log, log_tail
 from testbed.cli import app as node_app
 from tests.end_to_end import nodes
@@ -124,6 +125,34 @@ def test_no_secret_is_written_answered_or_shown(tmp_path: Path, testbed: Testbed
     names = {path.name for path in written}
     assert {"orchestrator.log", "testbed.log", "run_table.sqlite", "result.json", "child.log"} <= names
     assert with_secrets(written) == {}
+
+
+def test_a_databases_password_is_nowhere_told(tmp_path: Path) -> None:
+    config, results = write_config(tmp_path, repetitions=1), tmp_path / "results"
+    address = "postgresql+psycopg://me@127.0.0.1:9/db"
+    for database in (f"{address}?password={PASSWORD}", f"postgresql+psycopg://me:{PASSWORD}@127.0.0.1:9/db"):
+        refused = orchestrator("run", config, "--local", "--database", database, "--results", results)
+        assert refused.returncode == 2
+        assert "holds a password" in refused.stderr
+        assert PASSWORD not in refused.stdout + refused.stderr
+    assert not results.exists()
+
+    # As an earlier version kept it.
+    folder = results / "e2e"
+    folder.mkdir(parents=True)
+    (folder / DATABASE).write_text(f"{address}?connect_timeout=3&password={PASSWORD}\n")
+    for arguments in (
+        ["status", folder, "--json"],
+        ["story", folder, "--json"],
+        ["doctor", folder],
+        ["export", folder],
+        ["repair", folder, "--check"],
+        ["dashboard", folder, "--port", "0"],
+    ):
+        done = orchestrator(*arguments)
+        assert done.returncode in (1, 2), arguments
+        assert address in done.stdout + done.stderr, arguments
+        assert PASSWORD not in done.stdout + done.stderr, arguments
 
 
 def test_no_command_has_an_option_for_a_secret() -> None:

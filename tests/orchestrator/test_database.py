@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex
 
 from contract.attempt_state import RunState
-from contract.errors import UsageError
-from orchestrator.store.database import database_url, told
+from contract.errors import ConfigError, UsageError
+from orchestrator.experiment_folder import DATABASE, checked_database, open_run_table
+from orchestrator.repair import repair
+from orchestrator.store.database import database_url, shown, told
 from orchestrator.store.schema import ATTEMPT, HEAD, METADATA, RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
 from tests.contract.examples import RESULT
@@ -212,6 +215,7 @@ def test_read_only_is_told(store: SqlStore, path: Path) -> None:
         "postgresql+psycopg://me:hunter2-hunter2@host:no-port/db",
         "://me:hunter2-hunter2@host",
         "x y://me:hunter2-hunter2@h",
+        "me:hunter2-hunter2@host://db",
     ],
 )
 def test_a_password_in_a_wrong_url_is_not_repeated(url: str) -> None:
@@ -225,3 +229,49 @@ def test_a_password_is_hidden_wherever_a_database_is_named() -> None:
     with pytest.raises(UsageError, match=r"me:\*\*\*@host") as caught, told(url):
         raise OperationalError("SELECT 1", None, Exception("connection refused"))
     assert "hunter2" not in caught.value.message
+
+
+SECRET_OPTIONS = (
+    "password",
+    "PassWord",
+    "pass%77ord",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "conninfo",
+    "dsn",
+)
+"""As libpq and its drivers know them; the last two take a whole address."""
+
+
+@pytest.mark.parametrize("option", SECRET_OPTIONS)
+def test_a_password_in_the_query_is_refused_and_not_repeated(option: str) -> None:
+    with pytest.raises(ConfigError, match=r"holds a password.*PGPASSWORD") as caught:
+        checked_database(f"postgresql+psycopg://me@host/db?sslmode=require&{option}=hunter2-hunter2")
+    assert "hunter2" not in caught.value.message
+
+
+def test_what_is_no_secret_may_stand_in_the_query() -> None:
+    options = "connect_timeout=3&host=%2Frun%2Fpg&passfile=%2Fhome%2Fme%2F.pgpass&sslkey=%2Fhome%2Fme%2Fkey.pem"
+    address = f"postgresql+psycopg://me@/db?{options}"
+    assert checked_database(address) == address
+    assert shown(database_url(address)) == address
+
+
+@pytest.mark.parametrize("option", SECRET_OPTIONS)
+def test_a_password_in_the_query_is_hidden_wherever_a_database_is_named(option: str, tmp_path: Path) -> None:
+    # Written by hand, or by an earlier version.
+    address = f"postgresql+psycopg://me@127.0.0.1:9/db?sslmode=disable&{option}=hunter2-hunter2"
+    assert shown(database_url(address)) == "postgresql+psycopg://me@127.0.0.1:9/db?sslmode=disable"
+    (tmp_path / DATABASE).write_text(f"{address}\n")
+    with (
+        pytest.raises(UsageError, match=r"The run table postgresql.*me@127") as away,
+        told(database_url(address)),
+    ):
+        raise OperationalError("SELECT 1", None, Exception("connection refused"))
+    with pytest.raises(ConfigError, match="Leave out --database") as elsewhere:
+        open_run_table(tmp_path, create=False, database="postgresql+psycopg://me@other/db")
+    with pytest.raises(UsageError, match="restore it from the server's backup") as damaged:
+        repair(tmp_path, None, only_look=True, now=datetime.now(UTC))
+    for caught in (away, elsewhere, damaged):
+        assert "hunter2" not in caught.value.message
