@@ -5,6 +5,7 @@ Layout: `URL/EXPERIMENT/runs/RUN_ID/ATTEMPT_ID/NAME`, `result.json` last: an att
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 _WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hf")
 """Stores where a name may hold slashes as it likes. To make a folder there would make a bucket of a mistyped name."""
 
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
+"""One store's: a chain such as `simplecache::s3` has URLs of its own behind it."""
 
 _BY_OBSTORE = {"s3": "s3fs"}
 """Stores that `obstore` knows as well, each with fsspec's own package for it, which is taken where it is installed."""
@@ -60,17 +64,31 @@ def checked_url(url: str) -> str:
     Raises:
         ConfigError: it is none, or a secret is in it.
     """
-    parts = urlsplit(url)
-    if "://" not in url or not parts.scheme:
-        raise ConfigError(f"{url!r} is no URL of a store. Give one such as s3://bucket/folder or file:///mnt/archive.")
-    if parts.password is not None or parts.query or parts.fragment or "@" in parts.netloc:
-        # The URL itself is not repeated: a secret may be in it.
+    # None of these repeats the URL: a secret may be in it, wherever it is wrong.
+    scheme, colon, rest = url.partition("://")
+    if not colon or not _SCHEME.fullmatch(scheme):
         raise ConfigError(
-            f"A {parts.scheme[:20]}:// URL of a store holds no user, password or options: it is kept with the results. "
+            "That is no URL of a store. Give one, such as s3://bucket/folder or file:///mnt/archive; no chain of them."
+        )
+    if "::" in rest or _may_hold_a_secret(url):
+        raise ConfigError(
+            f"A {scheme}:// URL of a store holds no user, password or options: it is kept with the results. "
             "Give credentials as the store's own tools take them: AWS_PROFILE, a role, or a file of fsspec's "
             "(~/.config/fsspec)."
         )
     return url.rstrip("/")
+
+
+def _may_hold_a_secret(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return True  # what stands in the port's place may be a password
+    # Names in a store may have an `@`, such as hf://datasets/ORG/NAME@REVISION. Behind `KEY:...` it ends a secret with
+    # a slash in it, as those of S3 have.
+    is_user = "@" in parts.netloc or (":" in parts.netloc and "@" in parts.path)
+    return is_user or bool(parts.query or parts.fragment)
 
 
 class ArtifactStore:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contract.errors import ConfigError
+from orchestrator.clients.testbed_url import check_testbed_url
 
 TABLE = "testbed"
 RAY_SCHEME = "ray:"
@@ -57,7 +58,8 @@ def entries_of(urls: Sequence[str], pool: Path | None) -> list[PoolEntry]:
     """What `--testbed` and `--pool` name.
 
     Raises:
-        ConfigError: the file cannot be read, has an unknown key or a wrong value, or a testbed is named twice.
+        ConfigError: the file cannot be read, has an unknown key or a wrong value, or a testbed is named twice, or its
+            URL is none or holds a secret.
     """
     for url in urls:
         if is_of_ray(url):
@@ -66,6 +68,7 @@ def entries_of(urls: Sequence[str], pool: Path | None) -> list[PoolEntry]:
                 "ADDRESS` drives all of the cluster; what is the matter with one, `ray status` and `ray list actors` "
                 "tell there."
             )
+        check_testbed_url(url)
     entries = [PoolEntry(url) for url in urls] + (read_pool(pool) if pool is not None else [])
     urls_of, names = Counter(each.url.rstrip("/") for each in entries), Counter(each.told for each in entries)
     for what, counted in (("url", urls_of), ("name", names)):
@@ -110,8 +113,10 @@ def _entry(path: Path, text: str, number: int, table: dict[str, Any]) -> PoolEnt
         line = _line(text, None, number)
         raise ConfigError(f"{path}, line {line}: this testbed has no `url`. Give it one, such as http://gpu-box:8765.")
     url = table["url"].strip()
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise _wrong(path, text, "url", number, f"is {url!r}. Give http://HOST:PORT or https://HOST:PORT")
+    try:
+        check_testbed_url(url)
+    except ConfigError as error:
+        raise ConfigError(f"{path}, line {_line(text, 'url', number)}: {error.message} Nothing was run.") from error
     for key in ("name", "hardware"):
         if key in table and not _NAME.fullmatch(table[key]):
             raise _wrong(path, text, key, number, f"is {table[key]!r}. Use letters, digits, '.', '_' and '-'")

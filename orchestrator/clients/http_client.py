@@ -24,6 +24,7 @@ from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION, WireModel
 from orchestrator.clients.artifact_file import ArtifactFile, holds, place_together
 from orchestrator.clients.event_stream import event_data
 from orchestrator.clients.protocol import check_version
+from orchestrator.clients.testbed_url import check_testbed_url
 
 TOKEN_VARIABLE = "JOULEBED_TOKEN"
 """Environment variable that holds the bearer token."""
@@ -359,12 +360,8 @@ def _batches(specs: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
 
 
 def _checked_url(url: str) -> str:
+    check_testbed_url(url)
     try:
-        parsed = httpx.URL(url)
+        return str(httpx.URL(url)).rstrip("/")
     except httpx.InvalidURL as error:
         raise ConfigError(f"{url!r} is not a URL ({error}). Give one like http://gpu-box:8765.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{url!r} is not the URL of a testbed. Give one like http://gpu-box:8765.")
-    if parsed.userinfo:
-        raise ConfigError(f"A URL holds no secrets. Put the token in {TOKEN_VARIABLE} or in a file (--token-file).")
-    return str(parsed).rstrip("/")

@@ -177,13 +177,46 @@ def test_a_store_that_fails_costs_no_run_and_the_next_start_copies(
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://key:hunter2-hunter2@bucket/x", "s3://hunter2-hunter2@bucket", "s3://bucket/x?secret=hunter2-hunter2"],
+    [
+        "s3://key:hunter2-hunter2@bucket/x",
+        "s3://hunter2-hunter2@bucket",
+        "s3://bucket/x?secret=hunter2-hunter2",
+        "s3://bucket/x#hunter2-hunter2",
+        "s3://key:hunter2/hunter2@bucket/x",
+        "s3://key:22/hunter2@bucket/x",
+        "s3://key:hunter2-hunter2",
+        "s3://[hunter2-hunter2",
+        "zip://a.zip::s3://key:hunter2-hunter2@bucket",
+    ],
 )
-def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str, tmp_path: Path) -> None:
+def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError, match="holds no user, password or options") as caught:
         checked_url(url)
     assert "hunter2" not in caught.value.message
-    config = write_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "simplecache::s3://key:hunter2-hunter2@bucket/x",
+        "s3:/key:hunter2-hunter2@bucket",
+        "key:hunter2-hunter2@bucket://x",
+        "hunter2-hunter2",
+    ],
+)
+def test_what_is_no_url_of_one_store_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="no URL of a store") as caught:
+        checked_url(url)
+    assert "hunter2" not in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["hf://datasets/lab/results@main", "s3://bucket/me@lab", "file:///mnt/me@lab/x"])
+def test_names_in_a_store_may_have_an_at(url: str) -> None:
+    assert checked_url(url) == url
+
+
+def test_nothing_is_run_with_a_secret_in_a_url(tmp_path: Path) -> None:
+    url, config = "s3://key:hunter2-hunter2@bucket/x", write_config(tmp_path)
     done = command("run", config, "--local", "--artifacts", url, "--results", tmp_path / "results")
     assert done.returncode == 2
     assert "hunter2" not in words(done)

@@ -35,6 +35,7 @@ from orchestrator.clients import http_client
 from orchestrator.clients.event_stream import event_data
 from orchestrator.clients.fake_client import FakeClient
 from orchestrator.clients.http_client import HttpClient, read_token
+from orchestrator.pool_file import entries_of
 from tests.contract.examples import EXAMPLES, SPEC
 from tests.orchestrator.doubles import spec
 
@@ -390,13 +391,34 @@ def test_token_comes_from_file_or_environment(tmp_path: Path) -> None:
         read_token(file, {})
 
 
-@pytest.mark.parametrize(
-    "url", ["gpu-box:8765", "ftp://gpu-box", "http://", "http://user:hunter2@gpu-box", "http://[::1"]
-)
+@pytest.mark.parametrize("url", ["gpu-box:8765", "ftp://gpu-box", "http://", "http://[::1", "http://gpu\nbox"])
 def test_a_url_that_is_none(url: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="like http://gpu-box:8765"):
         HttpClient(url, TOKEN)
-    assert "hunter2" not in caught.value.message
+
+
+SECRET_URLS = (
+    "http://user:hunter2@gpu-box",
+    "http://hunter2@gpu-box:8765",
+    "ftp://user:hunter2@gpu-box",
+    "http://user:hunter2@gpu-box:no-port",
+    "user:hunter2@gpu-box:8765",
+    "http://user:hunter2%40gpu-box:8765",
+    "http://gpu-box:8765?token=hunter2",
+    "http://gpu-box:8765/#hunter2",
+    "http://user:hunter2",
+)
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+def test_a_url_with_a_secret_is_refused_and_not_repeated(url: str, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.toml"
+    pool.write_text(f'[[testbed]]\nurl = "{url}"\n')
+    for take in (lambda: HttpClient(url, TOKEN), lambda: entries_of([url, url], None), lambda: entries_of((), pool)):
+        with pytest.raises(ConfigError) as caught:
+            take()
+        assert "hunter2" not in caught.value.message
+    assert "line 2" in caught.value.message
 
 
 def test_clock_difference(serve: Serve) -> None:

@@ -38,7 +38,7 @@ def test_a_pool_file_names_testbeds(tmp_path: Path) -> None:
         ("url = ", "ulr = ", ["line 4", "`ulr`", "url, token_file"]),
         ('name = "one"', 'nmae = "one"', ["line 5", "`nmae`"]),
         ('hardware = "a100"', "hardware = 100", ["line 10", "`hardware`", "100"]),
-        ('"http://gpu-2:8765"', '"gpu-2:8765"', ["line 9", "`url`", "http://HOST:PORT"]),
+        ('"http://gpu-2:8765"', '"gpu-2:8765"', ["line 9", "'gpu-2:8765'", "http://gpu-box:8765"]),
         ('name = "one"', 'name = "a b"', ["line 5", "`name`"]),
         ("# the lab", "testbeds = 3", ["line 2", "`testbeds`", "[[testbed]]"]),
         ("# the lab", "[defaults]\nname = 1\n", ["line 2", "`defaults`"]),
