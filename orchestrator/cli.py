@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from contract.errors import JouleBedError
-from contract.log_line import LOG_FORMATS, LOG_LEVELS
+from contract.log_line import LOG_FORMATS, LOG_LEVELS, LogFormat
 from orchestrator.decision_cli import ExperimentArgument, ResultsOption, decisions
 from orchestrator.device_option import spread
 
@@ -49,6 +49,8 @@ _Devices = Annotated[
         help="Each trial on these at the same time: GPUs (0 1) or sets of cores (cores:0 cores:1).",
     ),
 ]
+_LogLevel = Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="Of its log.")]
+_LogFormat = Annotated[str, typer.Option(metavar="|".join(LOG_FORMATS), help="Of its log; json: an object per line.")]
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 _FORMATS = ("csv", "parquet", "experiment-runner")
@@ -138,10 +140,8 @@ def run(
             help="What becomes of doubted results from now on, in place of the configuration's.",
         ),
     ] = None,
-    log_level: Annotated[str, typer.Option(metavar="|".join(LOG_LEVELS), help="Of orchestrator.log.")] = "info",
-    log_format: Annotated[
-        str, typer.Option(metavar="|".join(LOG_FORMATS), help="Of orchestrator.log; json: an object per line.")
-    ] = "text",
+    log_level: _LogLevel = "info",
+    log_format: _LogFormat = "text",
 ) -> None:
     """Run an experiment, or continue it: the same command again never repeats a finished run.
 
@@ -168,10 +168,7 @@ def run(
 
     if on_suspect is not None and on_suspect not in list(OnSuspect):
         raise typer.BadParameter(f"choose one of: {', '.join(OnSuspect)}", param_hint="--on-suspect")
-    if log_level not in LOG_LEVELS:
-        raise typer.BadParameter(f"choose one of: {', '.join(LOG_LEVELS)}", param_hint="--log-level")
-    if log_format not in LOG_FORMATS:
-        raise typer.BadParameter(f"choose one of: {', '.join(LOG_FORMATS)}", param_hint="--log-format")
+    checked_format = _checked_log(log_level, log_format)
     options = RunOptions(
         config=config,
         testbed_urls=tuple(testbed or ()),
@@ -181,7 +178,7 @@ def run(
         wants_bars=not no_progress,
         on_suspect=OnSuspect(on_suspect) if on_suspect else None,
         log_level=log_level,
-        log_format="json" if log_format == "json" else "text",
+        log_format=checked_format,
         study=study,
         devices=tuple(devices or ()),
         wants_dashboard=dashboard,
@@ -359,9 +356,12 @@ def dashboard(
         bool, typer.Option("--read-only", help="Change nothing: a copy, or for others' eyes.")
     ] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Written when the page answers: its URL.")] = None,
+    log_level: _LogLevel = "info",
+    log_format: _LogFormat = "text",
     results: ResultsOption = None,
 ) -> None:
     """Serve a web page of an experiment: watch it run, or read what came out. Works on a copied folder too."""
+    checked_format = _checked_log(log_level, log_format)
     from orchestrator.dashboard.command import DashboardOptions, dashboard_command
     from orchestrator.experiment_folder import find_experiment
 
@@ -374,8 +374,18 @@ def dashboard(
         testbed_token_file=testbed_token_file,
         is_read_only=read_only,
         ready_file=ready_file,
+        log_level=log_level,
+        log_format=checked_format,
     )
     dashboard_command(options, Console())
+
+
+def _checked_log(level: str, log_format: str) -> LogFormat:
+    if level not in LOG_LEVELS:
+        raise typer.BadParameter(f"choose one of: {', '.join(LOG_LEVELS)}", param_hint="--log-level")
+    if log_format not in LOG_FORMATS:
+        raise typer.BadParameter(f"choose one of: {', '.join(LOG_FORMATS)}", param_hint="--log-format")
+    return "json" if log_format == "json" else "text"
 
 
 def _study(config: Path | None, theirs: Path | None, spec: Path | None, continued: Path | None) -> "StudySource | None":

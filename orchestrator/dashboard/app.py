@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable
 from importlib import import_module, util
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -13,12 +14,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
 from contract.errors import ErrorBody, JouleBedError
+from contract.units import Identifier
 from orchestrator.dashboard.access import LIVE, Access
 from orchestrator.dashboard.context import FOLDER, Dashboard
 from orchestrator.dashboard.run_index import RunIndex
 from orchestrator.dashboard.watch import CampaignWatch
 
 _log = logging.getLogger(__name__)
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 _STATIC_AGE_S = 24 * 3600
 """The addresses of static files carry the version."""
@@ -45,7 +49,8 @@ def create_app(board: Dashboard, token: str, watch: CampaignWatch | None = None)
     from orchestrator.dashboard.run_table import run_table_routes
 
     watch = watch or CampaignWatch(board)
-    app = FastAPI(title="JouleBed", docs_url=None, redoc_url=None, openapi_url=None)
+    known = [Depends(_require_run_id)]
+    app = FastAPI(title="JouleBed", docs_url=None, redoc_url=None, openapi_url=None, dependencies=known)
     app.include_router(_basics(board))
     app.include_router(campaign_routes(board, watch))
     app.include_router(live_routes(board, watch))
@@ -58,6 +63,14 @@ def create_app(board: Dashboard, token: str, watch: CampaignWatch | None = None)
     app.mount("/static", _Static(directory=FOLDER / "static"))
     _tell_errors(app, board)
     return Access(app, token, board.templates)
+
+
+def _require_run_id(request: Request) -> None:
+    """Of every address with a run in it: no database is asked about what cannot be a run's id, such as a null byte."""
+    try:
+        _IDENTIFIER.validate_python(request.path_params.get("run_id", "none"))
+    except ValidationError:
+        raise HTTPException(404, "There is no such run. The page Runs lists those that there are.") from None
 
 
 def _basics(board: Dashboard) -> APIRouter:

@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from contract.errors import ConfigError, JouleBedError, MissingPackageError
+from contract.log_line import LogFormat, secret_values
+from contract.process_log import configure_log
 from orchestrator.clients.http_client import TOKEN_VARIABLE, HttpClient, read_token
 from orchestrator.driver import Condition, drivers
 from orchestrator.local_testbed import DATA
@@ -33,6 +35,8 @@ class DashboardOptions:
         testbed_token_file: their token; None: the environment's.
         is_read_only: no controls.
         ready_file: see `server.serve`.
+        log_level: of what is written to the error stream.
+        log_format: of the same.
     """
 
     folder: Path
@@ -43,6 +47,8 @@ class DashboardOptions:
     testbed_token_file: Path | None = None
     is_read_only: bool = False
     ready_file: Path | None = None
+    log_level: str = "info"
+    log_format: LogFormat = "text"
 
 
 def dashboard_command(options: DashboardOptions, console: Console, environment: Mapping[str, str] = os.environ) -> None:
@@ -61,7 +67,10 @@ def dashboard_command(options: DashboardOptions, console: Console, environment: 
         raise MissingPackageError(
             f"The dashboard needs {error.name}, which is not installed: pip install 'joulebed[dashboard]'."
         ) from error
+    secrets = secret_values(environment)
+    configure_log(options.log_level, options.log_format, secrets=secrets)
     token = choose_token(options.host, options.token_file, environment)
+    secrets.append(token)
     is_frozen = not can_write(options.folder)
     is_writable = not options.is_read_only and not is_frozen
     with ExitStack() as stack:
@@ -71,7 +80,7 @@ def dashboard_command(options: DashboardOptions, console: Console, environment: 
         if plan is None:
             raise ConfigError(f"The run table in {options.folder} holds no plan. Start it: orchestrator run CONFIG.py")
         bound = stack.enter_context(bind(options.host, options.port))
-        hub = None if is_frozen else stack.enter_context(_telemetry(options, store, console, environment))
+        hub = None if is_frozen else stack.enter_context(_telemetry(options, store, console, environment, secrets))
         board = Dashboard(
             experiment=options.folder,
             store=store,
@@ -94,7 +103,7 @@ def dashboard_command(options: DashboardOptions, console: Console, environment: 
 
 @contextmanager
 def _telemetry(
-    options: DashboardOptions, store: SqlStore, console: Console, environment: Mapping[str, str]
+    options: DashboardOptions, store: SqlStore, console: Console, environment: Mapping[str, str], secrets: list[str]
 ) -> Iterator[TelemetryHub | None]:
     """Live power of the testbeds that are named, or of those that the drivers work with; None: none is known."""
     urls = list(options.testbeds) or _urls_of_drivers(store)[:_MOST_LIVE]
@@ -102,6 +111,7 @@ def _telemetry(
         clients = {}
         try:
             token = _testbed_token(options, environment) if urls else ""
+            secrets.append(token)
             for url in dict.fromkeys(urls):
                 client = HttpClient(url, token)
                 stack.callback(client.close)

@@ -1,6 +1,7 @@
 """Who is let in, and what every answer carries. Through the middleware itself, without a browser."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from orchestrator.dashboard.watch import CampaignWatch
 from orchestrator.store.control import paused
 from orchestrator.store.sql_store import SqlStore
 from tests.orchestrator.doubles import plan
+from tests.postgresql_server import PostgresqlServer
 
 TOKEN = "token-of-the-access-tests"
 HOST = "http://127.0.0.1:8790"
@@ -157,6 +159,35 @@ def test_decision_that_makes_no_sense_is_refused_in_words(client: TestClient) ->
     assert "only a run that has ended" in answer.json()["message"]
     answer = client.post("/api/pause", json={"unknown": 1}, headers={"Origin": HOST})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+NO_RUN_IDS = ("%00", "x%0aFORGED", "%ff", ".hidden", "a%20b", "x" * 200)
+
+
+def assert_no_such_runs(client: TestClient) -> None:
+    signed_in(client)
+    for each in NO_RUN_IDS:
+        for path in (f"/runs/{each}", f"/runs/{each}/story", f"/runs/{each}/artifacts/x", f"/api/runs/{each}"):
+            answer = client.get(path)
+            assert answer.status_code == 404, path
+            assert "no such run" in answer.text
+        for action in ("retry", "exclude", "include"):
+            answer = client.post(f"/api/runs/{each}/{action}", json={"reason": "x"}, headers={"Origin": HOST})
+            assert answer.status_code == 404, action
+
+
+def test_what_is_no_id_of_a_run_is_not_found(client: TestClient) -> None:
+    assert_no_such_runs(client)
+    assert client.get("/runs/run_0_repetition_0").status_code == 200
+
+
+def test_what_is_no_id_of_a_run_is_not_found_in_a_servers_run_table(
+    postgresql: PostgresqlServer, tmp_path: Path
+) -> None:
+    with postgresql.database() as url, closing(SqlStore.open(url, create=True)) as store:
+        store.create_experiment(plan(1))
+        app = create_app(Dashboard(tmp_path, store, name="server"), TOKEN)
+        assert_no_such_runs(TestClient(app, base_url=HOST, follow_redirects=False))
 
 
 def test_run_table_that_went_away_is_told_and_comes_back(board: Dashboard, tmp_path: Path) -> None:
