@@ -17,6 +17,17 @@ from typing import Self
 from contract.errors import JouleBedError
 from orchestrator.clients.http_client import TOKEN_VARIABLE
 
+OWN_SECRETS = (
+    TOKEN_VARIABLE,
+    "JOULEBED_DASHBOARD_TOKEN",
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "RAY_AUTH_TOKEN",
+)
+"""Environment variables of the orchestrator: no trial on this machine needs its testbeds, page, run table, store or
+cluster. HF_TOKEN is none of them: models are downloaded with it."""
+
 LOG = "testbed.log"
 DATA = "testbed"
 
@@ -106,7 +117,7 @@ class LocalTestbed:
             arguments += ["--superglue-dir", str(self._options.superglue_dir)]
         if self._options.meter is not None:
             arguments += ["--meter", self._options.meter]
-        environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+        environment = {name: value for name, value in os.environ.items() if name not in OWN_SECRETS}
         with self._log.open("ab") as log:
             log_start = log.tell()
             self._process = subprocess.Popen(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.clients.ray_client import RayClient
 from orchestrator.clients.ray_testbeds import RayTestbeds, is_local
-from orchestrator.local_testbed import DATA, LocalOptions
+from orchestrator.local_testbed import DATA, OWN_SECRETS, LocalOptions
 from orchestrator.pool_file import PoolEntry
 
 _SUPERGLUE_VARIABLE = "JOULEBED_SUPERGLUE_DIR"
@@ -51,6 +51,9 @@ def ray_testbeds(
     """
     options = local or LocalOptions()
     env = {_SUPERGLUE_VARIABLE: str(options.superglue_dir.resolve())} if options.superglue_dir else {}
+    if is_local(address):
+        # Its testbeds inherit this process's environment; those of a cluster have their machines' own.
+        env |= dict.fromkeys(OWN_SECRETS, "")
     root = folder / DATA if is_local(address) else None
     with RayTestbeds(address, data_root=root, meter=options.meter or "auto", child_env=env) as testbeds:
         if testbeds.crowded:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,13 @@ TOKEN = "known-token-4f1d3c5e7a"
 HUB_TOKEN = "hf_known0secret9value"
 PASSWORD = "known-password-77"
 SECRETS = (TOKEN, HUB_TOKEN, PASSWORD)
+OF_THE_ORCHESTRATOR = {
+    "JOULEBED_DASHBOARD_TOKEN": "known-page-token-31",
+    "PGPASSWORD": "known-run-table-password-5",
+    "AWS_SECRET_ACCESS_KEY": "known-key-of-the-store-9",
+    "AWS_SESSION_TOKEN": "known-session-of-the-store-9",
+    "RAY_AUTH_TOKEN": "known-cluster-token-2",
+}
 ENVIRONMENT = {"JOULEBED_TOKEN": TOKEN, "HF_TOKEN": HUB_TOKEN, "MY_DB_PASSWORD": PASSWORD, "COLUMNS": "200"}
 
 
@@ -194,6 +202,37 @@ def test_what_both_nodes_write_is_their_owners_alone(tmp_path: Path) -> None:
     assert open_to_others == {}
 
 
+def test_the_orchestrators_own_secrets_reach_no_trial_on_this_machine(tmp_path: Path) -> None:
+    config = write_config(tmp_path, repetitions=1, tokens_per_s=5.0)
+    results = tmp_path / "results"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "run", str(config), "--local", "--results", str(results)],
+        env={**nodes.environment(), **ENVIRONMENT, **OF_THE_ORCHESTRATOR},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        environment = environment_of_a_trial(process, results / "e2e" / "testbed")
+        assert environment.keys().isdisjoint({"JOULEBED_TOKEN", *OF_THE_ORCHESTRATOR})
+        assert set(environment.values()).isdisjoint({TOKEN, *OF_THE_ORCHESTRATOR.values()})
+        assert environment["HF_TOKEN"] == HUB_TOKEN  # it may have to fetch a model
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def environment_of_a_trial(campaign: "subprocess.Popen[bytes]", data: Path) -> dict[str, str]:
+    """Of the first one, while it runs."""
+    end_s = time.monotonic() + 60
+    while True:
+        assert campaign.poll() is None and time.monotonic() < end_s
+        for child in nodes.runners(data):
+            with suppress(psutil.NoSuchProcess):
+                return child.environ()
+        time.sleep(0.05)
+
+
 def test_the_token_reaches_no_child(tmp_path: Path, testbed: Testbed) -> None:
     config = write_config(tmp_path, repetitions=1, tokens_per_s=5.0)
     process = subprocess.Popen(
@@ -204,14 +243,9 @@ def test_the_token_reaches_no_child(tmp_path: Path, testbed: Testbed) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        end_s = time.monotonic() + 60
-        while not (running := nodes.runners(testbed.folder / "testbed-data")):
-            assert process.poll() is None and time.monotonic() < end_s
-            time.sleep(0.05)
-        for child in running:
-            environment = child.environ()
-            assert TOKEN not in json.dumps(environment)
-            assert environment["HF_TOKEN"] == HUB_TOKEN  # it may have to fetch a model
+        environment = environment_of_a_trial(process, testbed.folder / "testbed-data")
+        assert TOKEN not in json.dumps(environment)
+        assert environment["HF_TOKEN"] == HUB_TOKEN  # it may have to fetch a model
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
