@@ -21,9 +21,11 @@ class ModelPolicy:
     Attributes:
         patterns: of sources, `*` and `?` as in a shell; `path:/models` allows all that lies in the folder, wherever
             links and dots in a request lead.
+        given_by: what allows a model stands behind it, quoted, in messages.
     """
 
     patterns: Sequence[str] = DEFAULT
+    given_by: str = "testbed serve --allow-model "
 
     def check(self, model: ModelSpec) -> None:
         """Refuse a model that is not on the list.
@@ -32,7 +34,7 @@ class ModelPolicy:
             ModelNotAllowedError: says how to allow it.
         """
         if not any(_allows(pattern, model.source) for pattern in self.patterns):
-            allow = f"testbed serve --allow-model '{_suggestion(model.source)}'"
+            allow = f"{self.given_by}'{_suggestion(model.source)}'"
             raise ModelNotAllowedError(
                 f"This testbed may not load {model.source!r}. Its administrator allows it with `{allow}`; allowed now: "
                 f"{', '.join(self.patterns)}.",

@@ -5,6 +5,7 @@ goes on, and is followed to its end.
 """
 
 import os
+import shlex
 import socket
 import threading
 import time
@@ -18,10 +19,17 @@ from contract.trial_spec import TrialSpec
 from contract.units import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
+    from testbed.model_policy import ModelPolicy
     from testbed.telemetry.board import TelemetryListener
 
 DATA_VARIABLE = "JOULEBED_RAY_DATA"
 """Environment variable of a cluster's machine: folder where its testbeds keep their attempts."""
+
+MODELS_VARIABLE = "JOULEBED_RAY_ALLOW_MODEL"
+"""Likewise: model sources that its testbeds may load, quoted as in a shell; else what `testbed serve` allows."""
+
+LOG_FORMAT_VARIABLE = "JOULEBED_RAY_LOG_FORMAT"
+"""Likewise: `text`, or `json`, of what its testbeds write to their error streams."""
 
 RESOURCE = "joulebed_testbed"
 """Ray's custom resource; one unit is one testbed, which is one trial at a time."""
@@ -46,6 +54,19 @@ def data_folder(name: str, root: str | None, environment: Mapping[str, str] = os
     return (Path(chosen) if chosen else Path.home() / ".joulebed" / "ray") / name
 
 
+def model_policy(given: Sequence[str] | None, environment: Mapping[str, str] = os.environ) -> "ModelPolicy":
+    """Which models a testbed of a cluster may load.
+
+    Args:
+        given: by who started the cluster for itself; None: as the machine says.
+        environment: of the machine.
+    """
+    from testbed.model_policy import DEFAULT, ModelPolicy
+
+    patterns = given or shlex.split(environment.get(MODELS_VARIABLE, "")) or DEFAULT
+    return ModelPolicy(tuple(patterns), given_by=f"{MODELS_VARIABLE}=")
+
+
 class TestbedActor:
     """One testbed. Its methods may be called by several threads at a time; Ray calls them by name.
 
@@ -54,27 +75,35 @@ class TestbedActor:
         data_root: see `data_folder`.
         meter: what the meter name `auto` stands for.
         child_env: added to this process's environment for the children.
+        models: see `model_policy`.
     """
 
     __test__ = False  # not a pytest class
 
     def __init__(
-        self, name: str, data_root: str | None = None, meter: str = "auto", child_env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        data_root: str | None = None,
+        meter: str = "auto",
+        child_env: Mapping[str, str] | None = None,
+        models: Sequence[str] | None = None,
     ) -> None:
+        from contract.log_line import secret_values
         from testbed.allocator import give_back_large_blocks
-        from testbed.model_policy import ModelPolicy
+        from testbed.log import configure_log
         from testbed.node import TestbedNode
 
+        is_json = os.environ.get(LOG_FORMAT_VARIABLE) == "json"
+        configure_log("info", "json" if is_json else "text", secrets=secret_values(os.environ))
         os.umask(0o077)  # results and logs are their owner's
         give_back_large_blocks()
         for variable in _SET_BY_RAY:
             os.environ.pop(variable, None)
-        # Who may start actors in a cluster may run anything there: there is nobody to protect a file from.
         self._node = TestbedNode.open(
             data_folder(name, data_root),
             default_meter=meter,
             child_env={**dict.fromkeys(_SECRETS, ""), **(child_env or {})},
-            models=ModelPolicy(("*",)),
+            models=model_policy(models),
         )
         self._hardware_sha256 = self._node.identity.hardware_sha256
         self._lock = threading.Lock()

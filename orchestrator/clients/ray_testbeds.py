@@ -181,9 +181,10 @@ class RayTestbeds:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node_id, soft=True),
         }
         root = None if self._data_root is None else str(self._data_root.resolve())
-        return (
-            ray.remote(TestbedActor).options(**options).remote(place.name, root, self._meter, self._child_env or None)
-        )
+        # Who writes the experiment owns this machine: there is nobody to protect a file from.
+        models = ("*",) if is_local(self._address) else None
+        actor = ray.remote(TestbedActor).options(**options)
+        return actor.remote(place.name, root, self._meter, self._child_env or None, models)
 
 
 def is_local(address: str) -> bool:

@@ -1,6 +1,8 @@
 """Campaigns on a real Ray cluster of this machine: with its actors killed, and what is said where there is none."""
 
 import csv
+import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,16 +13,21 @@ from pathlib import Path
 import pytest
 
 from contract.errors import ConfigError, ProtocolMismatchError, TestbedUnreachableError
+from contract.trial_spec import ModelSpec
 from contract.units import PROTOCOL_VERSION
 from orchestrator.clients.ray_client import RayClient
 from orchestrator.clients.ray_testbeds import RESOURCE, ActorPlace, RayTestbeds, places
 from orchestrator.store.schema import RUN_TABLE
 from testbed import ray_actor
+from testbed.model_policy import DEFAULT
 from tests import ray_cluster
+from tests.contract.examples import SPEC
 from tests.end_to_end.nodes import ROOT, environment
 from tests.orchestrator.test_orchestrator_cli import command, words, write_config
 from tests.ray_cluster import RayCluster, wait_for
 from tests.ray_machines import running_machines
+
+LOG_LINE = re.compile(r"^[0-9T:.-]+Z INFO testbed\.node \[run_\S+ run_\S+-a1-\w+\]: Attempt started", re.MULTILINE)
 
 
 def rows(results: Path, name: str) -> list[dict[str, str]]:
@@ -71,14 +78,37 @@ def test_a_campaign_whose_testbeds_are_killed_in_the_middle_of_trials(cluster: R
         wait_for(lambda: n_measuring(tmp_path / "killed" / RUN_TABLE) == 2)
         victims = cluster.actors()
         assert len(victims) == 2
+        logs = [Path(f"/proc/{each.pid}/fd/2").readlink() for each in victims]
         for each in victims:
             each.kill()
         said = process.communicate(timeout=300)[0]
         assert process.returncode == 0, said
     finally:
         process.kill()
+    for log in logs:
+        assert LOG_LINE.search(log.read_text()), log.read_text()
+        assert os.environ["RAY_AUTH_TOKEN"] not in log.read_text()
     assert {each.pid for each in victims}.isdisjoint(each.pid for each in cluster.actors())
     assert planned(rows(tmp_path, "killed")) == planned(rows(tmp_path, "quiet"))
+
+
+def test_a_testbed_of_a_cluster_has_an_allow_list(cluster: RayCluster) -> None:
+    forbidden = SPEC.model_copy(update={"model": ModelSpec(name="m", source="path:/etc/passwd")})
+    with RayTestbeds(cluster.address, meter="fake") as testbeds:
+        (problem,) = testbeds.clients[0].check([forbidden])
+    assert problem.error.code == "model_not_allowed"
+    assert "JOULEBED_RAY_ALLOW_MODEL='path:/etc'" in problem.error.message
+    wait_for(lambda: not cluster.actors())
+
+
+def test_the_machine_says_what_its_testbeds_may_load() -> None:
+    def allowed(given: list[str] | None, environment: dict[str, str]) -> tuple[str, ...]:
+        return tuple(ray_actor.model_policy(given, environment).patterns)
+
+    assert allowed(None, {}) == DEFAULT
+    assert allowed(None, {"JOULEBED_RAY_ALLOW_MODEL": " "}) == DEFAULT
+    assert allowed(None, {"JOULEBED_RAY_ALLOW_MODEL": "hf:lab/* 'path:/my models'"}) == ("hf:lab/*", "path:/my models")
+    assert allowed(["*"], {"JOULEBED_RAY_ALLOW_MODEL": "hf:lab/*"}) == ("*",)
 
 
 def test_a_machine_is_lost_in_the_middle_of_a_trial(tmp_path: Path) -> None:
