@@ -35,6 +35,7 @@ check:
 # The fault suite at full size (docs/reliability.md): prints its figures, and fails where anything was lost.
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --trials 200 --kills 100 --latency-s 2 --partition-s 60 --seed $(SEED)
+	JOULEBED_OPENAPI_EXAMPLES=1000 JOULEBED_OPENAPI_SEED=$(SEED) $(BIN)/pytest --timeout 0 tests/testbed/test_openapi.py
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,11 +1,15 @@
-"""The HTTP surface under generated requests: no 5xx with a token, nothing but refusals without."""
+"""The HTTP surface under generated requests: no 5xx with a token, nothing but refusals without.
 
-from collections.abc import Iterator
+JOULEBED_OPENAPI_EXAMPLES requests for each route, the same ones each time unless JOULEBED_OPENAPI_SEED draws others.
+"""
+
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 
 from contract import routes
 from contract.errors import ErrorBody
@@ -20,7 +24,20 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}", PROTOCOL_HEADER: str(PROTOCOL_VER
 REFUSALS = (401, 405, 413, 429)
 """405 and 413 say nothing that the source code does not say."""
 
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+N_EXAMPLES = int(os.environ.get("JOULEBED_OPENAPI_EXAMPLES", "25"))
+SEED = os.environ.get("JOULEBED_OPENAPI_SEED")
+
+
+def ask(operation: schemathesis.schemas.APIOperation, check: Callable[[schemathesis.Case], None]) -> None:
+    """Put generated requests to a route."""
+    test = settings(
+        max_examples=N_EXAMPLES,
+        deadline=None,
+        derandomize=SEED is None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )(given(case=operation.as_strategy())(check))
+    (seed(int(SEED))(test) if SEED is not None else test)()
 
 
 @pytest.fixture
@@ -39,8 +56,6 @@ def test_whoever_has_the_token_gets_answers_of_the_contract(
     assert len(operations) >= 9
     for operation in operations:
 
-        @few
-        @given(case=operation.as_strategy())
         def check(case: schemathesis.Case) -> None:
             response = case.call(headers=HEADERS)
             assert response.status_code < 500, response.text
@@ -48,7 +63,7 @@ def test_whoever_has_the_token_gets_answers_of_the_contract(
             if response.status_code >= 400:
                 assert ErrorBody.model_validate_json(response.content).message
 
-        check()
+        ask(operation, check)
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer guess", TOKEN, f"Basic {TOKEN}"])
@@ -60,9 +75,7 @@ def test_nobody_else_gets_in(operations: list[schemathesis.schemas.APIOperation]
         if operation.path == routes.LIVE:
             continue
 
-        @few
-        @given(case=operation.as_strategy())
         def check(case: schemathesis.Case) -> None:
             assert case.call(headers=headers).status_code in REFUSALS
 
-        check()
+        ask(operation, check)
