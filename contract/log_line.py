@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, quote_plus, unquote
 
 LogFormat = Literal["text", "json"]
@@ -74,6 +74,17 @@ def hide(text: str, secrets: Collection[str]) -> str:
     for each in sorted(spelled, key=len, reverse=True):
         text = text.replace(each, _HIDDEN)
     return text
+
+
+def hide_within(value: Any, secrets: Collection[str]) -> Any:
+    """The value with `hide` done to each text in its lists and dictionaries."""
+    if isinstance(value, str):
+        return hide(value, secrets)
+    if isinstance(value, list | tuple):
+        return [hide_within(each, secrets) for each in value]
+    if isinstance(value, dict):
+        return {name: hide_within(each, secrets) for name, each in value.items()}
+    return value
 
 
 def _spellings(secret: str) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """Finds the files that a `ModelSpec.source` stands for, and names their exact version."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError
+from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError, UsageError
 from contract.trial_spec import ModelSpec
 from testbed.model_pin import pinned_revision
 
@@ -20,6 +21,7 @@ HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 HUB_LEFT_OUT = ["original/*", "onnx/*", "metal/*", "gguf/*"]
 """Patterns of files that are not, though they fit `HUB_FILES`."""
 _HUB_TIMEOUT_S = 10.0
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def find_model(model: ModelSpec) -> ModelFiles:
         ModelNotFoundError: not here; the message names what was looked for and how to get it.
         ModelLoadError: a file is here that is no GGUF file.
         MissingPackageError: `hf:` without huggingface_hub.
+        UsageError: see `hub_token`.
     """
     return _find(model, may_fetch=True)
 
@@ -63,6 +66,7 @@ def check_model(model: ModelSpec, kinds: Sequence[str]) -> ModelFiles | None:
 
     Raises:
         ModelNotFoundError: not here and not to be had, or of a kind that the engine does not take.
+        UsageError: see `hub_token`.
     """
     scheme, _, name = model.source.partition(":")
     if scheme == "hf":
@@ -156,8 +160,20 @@ def _single_gguf(model: ModelSpec, paths: Sequence[Path], place: str) -> ModelFi
 
 
 def hub_token() -> str | Literal[False]:
-    """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine."""
-    return os.environ.get("HF_TOKEN") or False
+    """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine.
+
+    Without the line break that a file of variables may leave at its end: the client would quote the whole header.
+
+    Raises:
+        UsageError: it cannot be a token.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise UsageError(
+            "The environment variable HF_TOKEN of the testbed holds spaces, line breaks or characters beyond ASCII, "
+            "which no token has. Copy the token again from the hub's settings, or unset the variable."
+        )
+    return token or False
 
 
 def _fetch_command(model: ModelSpec, name: str) -> str:

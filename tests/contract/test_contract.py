@@ -87,6 +87,20 @@ def test_error_codes_are_unique_and_survive_the_wire() -> None:
         assert (type(again), again.message, again.detail) == (cls, "words", {"n": 1})
 
 
+def test_no_error_body_has_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TEST_TOKEN", "known-0123456789\n")
+    error = JouleBedError(
+        "Illegal header value b'Bearer known-0123456789\\n'",
+        log_tail=["one", "token known-0123456789"],
+        inner={"n": 1, "told": ("known-0123456789",)},
+    )
+    assert error.body() == ErrorBody(
+        code="internal",
+        message="Illegal header value b'Bearer [hidden]\\n'",
+        detail={"log_tail": ["one", "token [hidden]"], "inner": {"n": 1, "told": ["[hidden]"]}},
+    )
+
+
 def test_an_unknown_error_code_keeps_what_it_says() -> None:
     error = error_from_body(ErrorBody(code="from_the_future", message="words", retryable=True))
     assert type(error) is JouleBedError
