@@ -181,9 +181,13 @@ def _fetch_command(model: ModelSpec, name: str) -> str:
     return f"hf download {name}{revision}"
 
 
+def _at_revision(model: ModelSpec) -> str:
+    return f" at revision {model.revision}" if model.revision else ""
+
+
 def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
         from huggingface_hub.errors import HFValidationError
     except ModuleNotFoundError as error:
         raise _hub_missing(model) from error
@@ -200,6 +204,14 @@ def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
     except (HFValidationError, OSError) as error:  # the client's own errors are OSErrors
         raise _not_on_hub(model, name, error) from error
     path = Path(folder)
+    snapshots = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots"
+    # The client takes what a file in refs/ says for a folder's name. Files in the folder may be links, it may not.
+    if path.resolve().parent != snapshots.resolve():
+        raise _not_found(
+            model,
+            f"What the hub's cache has for {name}{_at_revision(model)} leads to no commit of the repository",
+            f"Delete the repository from the testbed's cache, then run there: {_fetch_command(model, name)}",
+        )
     if not any(path.glob("*.safetensors")):
         raise _not_found(
             model, f"The repository {name} has no .safetensors file", "Choose a repository that has safetensors"
@@ -230,12 +242,11 @@ def _ask_hub(model: ModelSpec, name: str) -> None:
 
 
 def _not_on_hub(model: ModelSpec, name: str, error: Exception) -> ModelNotFoundError:
-    revision = f" at revision {model.revision}" if model.revision else ""
     reason = str(error).strip().partition("\n")[0]
     return _not_found(
         model,
-        f"The Hugging Face repository {name}{revision} is not in this machine's cache, and the hub did not give it "
-        f"({type(error).__name__}: {reason})",
+        f"The Hugging Face repository {name}{_at_revision(model)} is not in this machine's cache, and the hub did not "
+        f"give it ({type(error).__name__}: {reason})",
         f"With network access, run on the testbed: {_fetch_command(model, name)}. A gated model also needs its licence "
         "accepted and the environment variable HF_TOKEN",
     )

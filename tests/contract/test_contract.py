@@ -144,6 +144,34 @@ def test_bad_specs_are_refused(changes: dict[str, object]) -> None:
         spec(**changes)
 
 
+@pytest.mark.parametrize(
+    "source", ["hf:org/name", "hf:gpt2", "hf:_a/B-2.5_c.d", "hf:org/other--name", "path:/a/../b", "x"]
+)
+@pytest.mark.parametrize("revision", [None, "0" * 40, "main", "v1.0-rc_2", "refs/pr/3", "a" * 128])
+def test_a_model_has_a_source_and_a_revision(source: str, revision: str | None) -> None:
+    assert ModelSpec(name="m", source=source, revision=revision).revision == revision
+
+
+@pytest.mark.parametrize(
+    "revision", ["", "..", "../../note", "a/../b", "a/./b", "a//b", "/etc", ".a", "a/", "a\n", "a\0", "a b", "a" * 129]
+)
+def test_a_revision_is_no_path(revision: str) -> None:
+    with pytest.raises(ValidationError, match="revision"):
+        ModelSpec(name="m", source="hf:org/name", revision=revision)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("hf:", "hf:a/\0b", "hf:../a", "hf:a/..", "hf:a..b", "hf:/a", "hf:a/", "hf:a/b/c", "hf:a b", "hf:a/b\n"),
+        *("hf:-/a", f"hf:{'a' * 97}/b", f"hf:a/{'b' * 97}"),
+    ],
+)
+def test_a_source_on_the_hub_names_a_repository(source: str) -> None:
+    with pytest.raises(ValidationError, match="write hf:ORG/NAME"):
+        ModelSpec(name="m", source=source)
+
+
 def test_exit_layers_go_round_and_leave_old_hashes_as_they_were() -> None:
     sampling = SamplingSpec(exit_layers=(9, 12))
     assert [sampling.exit_layer_of(index) for index in range(5)] == [9, 12, 9, 12, 9]
