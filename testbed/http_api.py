@@ -189,7 +189,7 @@ def _check_range(header: str | None, size_bytes: int) -> None:
 
 
 def _tell_errors_alike(app: FastAPI) -> None:
-    """Make every error answer an ErrorBody."""
+    """Make every error answer to an HTTP request an ErrorBody."""
 
     @app.exception_handler(JouleBedError)
     async def ours(request: Request, error: JouleBedError) -> Response:

@@ -21,13 +21,13 @@ from contract import routes
 from contract.errors import ErrorBody, JouleBedError, LogFormatError
 from contract.node_info import CheckReport, CheckRequest, NodeIdentity
 from contract.trial_result import AttemptStatus, Phase, PhaseWindow
-from contract.trial_spec import TrialSpec
+from contract.trial_spec import ModelSpec, TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from energy.attribution import attribute, summarise
 from energy.energibridge_log import read_energibridge_log
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.clients.http_client import HttpClient
-from testbed import attempt_folder
+from testbed import attempt_folder, model_runner
 from testbed.attempt_store import AttemptStore
 from testbed.clock import SystemClock
 from testbed.collect import collect
@@ -183,6 +183,19 @@ class TestSpecs:
         problems = check(CheckRequest(specs=specs)).problems
         assert len(problems) <= len(specs)
         assert all(problem.error.message for problem in problems)
+
+
+def test_what_nobody_foresaw_is_a_problem_of_its_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(spec: TrialSpec) -> None:
+        if spec.run_id == "run_1_repetition_0":
+            raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr(model_runner, "_check_engine", stumble)
+    specs = [TrialSpec.model_validate(SPEC | {"run_id": f"run_{n}_repetition_0", "seed": n}) for n in range(3)]
+    specs[1] = specs[1].model_copy(update={"model": ModelSpec(name="other", source="fake:other")})
+    (problem,) = check(CheckRequest(specs=specs)).problems
+    assert (problem.run_id, problem.error.code) == ("run_1_repetition_0", "internal")
+    assert problem.error.message.startswith("ZeroDivisionError: nobody foresaw it")
 
 
 @pytest.fixture(scope="module")
