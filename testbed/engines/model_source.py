@@ -188,7 +188,6 @@ def _at_revision(model: ModelSpec) -> str:
 def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
     try:
         from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import HFValidationError
     except ModuleNotFoundError as error:
         raise _hub_missing(model) from error
     try:
@@ -201,7 +200,7 @@ def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
             allow_patterns=HUB_FILES,
             ignore_patterns=HUB_LEFT_OUT,
         )
-    except (HFValidationError, OSError) as error:  # the client's own errors are OSErrors
+    except _hub_errors() as error:
         raise _not_on_hub(model, name, error) from error
     path = Path(folder)
     snapshots = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots"
@@ -229,16 +228,21 @@ def _check_hub(model: ModelSpec, name: str) -> None:
 
 def _ask_hub(model: ModelSpec, name: str) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # Which HTTP library the client is built on has changed before; its error for "no network" is a base of its own.
-    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     hub = HfApi(token=hub_token())
     try:
         hub.auth_check(name)
         hub.model_info(name, revision=model.revision, timeout=_HUB_TIMEOUT_S)
-    except (HFValidationError, OSError, http_error) as error:
+    except _hub_errors() as error:
         raise _not_on_hub(model, name, error) from error
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # The client's own are OSErrors. Which HTTP library it is built on has changed before; that one's error for a
+    # connection that breaks is a base of its own.
+    return (HFValidationError, OSError, HfHubHTTPError.__bases__[0])
 
 
 def _not_on_hub(model: ModelSpec, name: str, error: Exception) -> ModelNotFoundError:

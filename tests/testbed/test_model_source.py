@@ -1,7 +1,10 @@
 """Model sources become files, or an error that says what was looked for."""
 
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -188,6 +191,21 @@ class TestHub:
             online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url}
             answer = self.find(tmp_path, "hf:org/gated", call=call, HF_TOKEN=f" {TOKEN}\n", **online)
             assert self.COMMIT in answer or answer == "None\n"
+
+    @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
+    def test_a_connection_that_breaks_is_told(self, tmp_path, call):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def hang_up():
+                with contextlib.suppress(OSError):
+                    while True:
+                        server.accept()[0].close()
+
+            threading.Thread(target=hang_up, daemon=True).start()
+            online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"}
+            answer = self.find(tmp_path, "hf:org/name", call=call, **online)
+            server.shutdown(socket.SHUT_RDWR)
+        assert answer.startswith("model_not_found") and "hf download org/name" in answer
 
     @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
     @pytest.mark.parametrize("token", ["hf_\xfcber0123456", "hf_0123\n456789", "hf_0123 456789"])
