@@ -78,6 +78,7 @@ class Controller:
         clock: monotonic seconds, the same as the cooldown's.
         membership: of a pool; alone by default.
         leftovers: of earlier attempts on this testbed, see `RunReader.leftovers`.
+        safe: ended attempts of this testbed that it may not know to be safe, see `RunReader.last_results`.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         membership: Membership | None = None,
         leftovers: Sequence[Leftover] = (),
+        safe: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._client = client
@@ -130,6 +132,9 @@ class Controller:
             ended=self._ended,
         )
         self._unsettled: Measured | None = None
+        self._settling: Claim | None = None
+        for attempt_id in safe:
+            self._settlement.acknowledger.add(attempt_id)
         self._leftovers = list(leftovers)
         self._taken_over: list[Leftover] = []
         self._settler = LeftoverSettler(store, client, artifacts, testbed, self._patience.ask)
@@ -180,6 +185,7 @@ class Controller:
         self._counts = dict(counts)
         self._streak.is_over = self._membership.has_results(counts)
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
+            self._settle_leftovers()
             return Ending.FINISHED
         self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
@@ -197,10 +203,13 @@ class Controller:
             self._renewed_s = self._clock()
             if self._unsettled is None:
                 self._view.attempt_started(claim)  # else when that one has ended
+            elif begins_measured(claim.spec):
+                self._settle()
             try:
                 self._drive(claim)
             finally:
                 if self._unsettled is not None and self._unsettled.claim is not claim:
+                    self._claim = None  # it did not begin
                     self._settle()
             if self._streak.is_hopeless(self._settings):
                 return Ending.HOPELESS
@@ -276,7 +285,7 @@ class Controller:
         """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
         if not self._membership.has_colleagues:
             return
-        if self._claim is None:
+        if self._claim is None and self._settling is None:
             counts = self._membership.look().counts
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 raise _NothingLeftError("The campaign has ended without this testbed.")
@@ -294,10 +303,9 @@ class Controller:
                 status = self._follow(claim, status)
                 self._collect(claim, status)
         except _GivenBackError as given_back:
-            # Not the run's fault: what is cancelled is no try of it.
-            self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
-            self._end(claim, AttemptState.CANCELLED, given_back.body())
+            self._give_back(claim, self._cooled, given_back)
         except AttemptNotFoundError:
+            self._settle()
             self._settlement.lost(claim, self._cooled)
         except TakenOverError as error:
             self._note_taken_over(claim, error)
@@ -377,21 +385,19 @@ class Controller:
                 self._note_cooldown(claim, cooled)
 
     def _put(self, claim: Claim) -> AttemptStatus:
-        if begins_measured(claim.spec):
-            self._settle()
         acknowledger = self._settlement.acknowledger
         safe = acknowledger.next()
-        # While the testbed prepares the next trial, the last one is written down.
+        # While the testbed prepares this trial, the last one is written down.
         wait_s = _PASSING_S if self._unsettled is None else 0.0
         status = self._client.submit(claim.attempt_id, claim.spec, wait_s=wait_s, acknowledges=safe)
         acknowledger.told(safe)
-        self._settle()
         return status
 
     def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
         """Poll to the end, and note the states on the way."""
         self._stop.cancel_with(lambda: self._cancel(claim.attempt_id))
         try:
+            self._settle_beside(claim)
             while not status.state.is_final:
                 self._view.status(status)
                 if self._stop.level >= 2:
@@ -409,6 +415,14 @@ class Controller:
         self._previous_end_s = self._clock()
         return status
 
+    def _settle_beside(self, claim: Claim) -> None:
+        try:
+            self._settle()
+        except StoppedError:
+            # It had to wait, and was not waited for: nobody follows this trial either.
+            self._cancel(claim.attempt_id)
+            raise
+
     def _poll(self, status: AttemptStatus, wait_s: float) -> AttemptStatus:
         return self._patience.ask(
             lambda: self._client.status(
@@ -423,11 +437,13 @@ class Controller:
             _log.warning("Attempt %s could not be cancelled: %s", attempt_id, error.message)
 
     def _collect(self, claim: Claim, status: AttemptStatus) -> None:
+        self._renew()  # whoever has taken it over takes its files as well
         result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
         measured = Measured(claim, result, self._cooled)
+        has_come = status.result is not None  # and its small files with it
         # A cooldown leaves time enough, and after a failure the next trial may have to wait.
         is_in_order = self._cooldown.is_nothing and self._stop.level == 0 and self._streak.n_passing == 0
-        if is_in_order and self._settlement.may_wait(measured):
+        if has_come and is_in_order and self._settlement.may_wait(measured):
             self._unsettled, self._claim = measured, None
         else:
             self._settlement.settle(measured)
@@ -437,15 +453,26 @@ class Controller:
         measured, self._unsettled = self._unsettled, None
         if measured is None:
             return False
+        self._settling = measured.claim
         try:
             self._settlement.settle(measured)
+        except _GivenBackError as given_back:
+            self._give_back(measured.claim, measured.cooled, given_back)
         except TakenOverError as error:
             self._note_taken_over(measured.claim, error)
+        finally:
+            self._settling = None
         if self._claim is not None:
             self._view.attempt_started(self._claim)
         return True
 
+    def _give_back(self, claim: Claim, cooled: CooldownOutcome | None, why: _GivenBackError) -> None:
+        # Not the run's fault: what is cancelled is no try of it.
+        self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
+        self._settlement.end(claim, AttemptState.CANCELLED, cooled, error=why.body())
+
     def _end(self, claim: Claim, state: AttemptState, error: ErrorBody) -> None:
+        self._settle()  # in the order in which they were
         self._settlement.end(claim, state, self._cooled, error=error)
 
     def _ended(self, end: AttemptEnd) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from contract.errors import ConfigError, JouleBedError
 from contract.log_line import LogFormat, secret_values
+from contract.routes import MAX_ACKNOWLEDGED
 from orchestrator.artifact_uploader import copied_to
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
@@ -200,6 +201,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 export=_exporter(store, folder),
                 settings=settings,
                 leftovers=store.leftovers().get(info.identity.hostname, ()),
+                safe=store.last_results(MAX_ACKNOWLEDGED).get(info.identity.hostname, ()),
             ).run()
             view.ended(outcome)
         return print_campaign_end(console, folder, store, outcome)

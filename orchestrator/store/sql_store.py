@@ -143,9 +143,10 @@ class SqlStore(SqlReader):
         """See `RunLedger`."""
         with self._writing() as connection:
             now = self._time(connection)
-            left = self._left_open(connection, testbed, choice, besides, now)
-            if left is not None:
-                return self._take_over(connection, left, testbed, now)
+            while (left := self._left_open(connection, testbed, choice, besides, now)) is not None:
+                if left.state != AttemptState.CLAIMED or left.testbed == testbed:
+                    return self._take_over(connection, left, now)
+                self._give_up(connection, left)
             run = _next_run(connection, choice)
             if run is None:
                 return None
@@ -212,22 +213,20 @@ class SqlStore(SqlReader):
         with self._writing() as connection:
             row = self._own(connection, attempt_id)
             if row.finished_at is None:
-                now = self._time(connection)
                 others = connection.execute(statement.ACCEPTED, {"of_run": row.run_id}).first()
                 ending = {
-                    "of_attempt": attempt_id,
-                    "state": state,
                     "accepted": state is AttemptState.SUCCEEDED and others is None,
-                    "lease_until": None,
-                    "updated_at": now,
-                    "finished_at": now,
                     "error": error.model_dump(mode="json") if error else None,
                     "result": result.model_dump(mode="json") if result else None,
                     "reasons": [reason.model_dump(mode="json") for reason in doubts],
                 }
-                connection.execute(statement.END_ATTEMPT, ending)
                 story = message or (error.message if error else "")
-                self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
+                self._conclude(connection, attempt_id, row, state, ending, story)
+            elif (row.owner, row.state) != (self._owner, state):
+                raise TakenOverError(
+                    f"Attempt {attempt_id} has ended as {row.state}, by {row.owner}: that stays.",
+                    owner=row.owner,
+                )
             return self._derive(connection, row.run_id)
 
     @patient
@@ -389,17 +388,39 @@ class SqlStore(SqlReader):
         started_at: datetime = connection.execute(select(func.pg_postmaster_start_time())).scalar_one()
         return now - started_at < timedelta(seconds=LEASE_S)
 
-    def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
+    def _take_over(self, connection: Connection, row: Any, now: datetime) -> Claim:
         state = AttemptState(row.state)
-        changed = {"owner": self._owner}
-        if state is AttemptState.CLAIMED:
-            # As far as this table knows no testbed has it yet: it is this one that will be asked.
-            changed["testbed"] = testbed
-        self._renew(connection, row.attempt_id, now, **changed)
+        self._renew(connection, row.attempt_id, now, owner=self._owner)
         if row.owner != self._owner:
             self._tell(connection, now, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
         spec = TrialSpec.model_validate(row.spec)
         return Claim(row.attempt_id, row.run_id, row.number, spec, state, cooldown_of(row))
+
+    def _give_up(self, connection: Connection, row: Any) -> None:
+        """End an attempt that was claimed for another testbed, which may have it though nobody noted that.
+
+        One attempt runs on one testbed at most: its run is claimed anew, and what the other one has is a leftover.
+        """
+        story = f"claimed for {row.testbed} by {row.owner}, which is gone; its run goes to another testbed"
+        error = ErrorBody(code=TakenOverError.code, message=f"{story[0].upper()}{story[1:]}.").model_dump(mode="json")
+        ending = {"accepted": False, "error": error, "result": None, "reasons": []}
+        self._conclude(connection, row.attempt_id, row, AttemptState.CANCELLED, ending, story)
+        self._derive(connection, row.run_id)
+
+    def _conclude(
+        self,
+        connection: Connection,
+        attempt_id: str,
+        row: Any,
+        state: AttemptState,
+        ending: dict[str, Any],
+        story: str,
+    ) -> None:
+        """Write an attempt's end; what becomes of its run is for `_derive`."""
+        now = self._time(connection)
+        ended = {"of_attempt": attempt_id, "state": state, "lease_until": None, "updated_at": now, "finished_at": now}
+        connection.execute(statement.END_ATTEMPT, ended | ending)
+        self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
 
     def _own(self, connection: Connection, attempt_id: str) -> Any:
         """The attempt, locked; it must be this owner's, unless it is over."""

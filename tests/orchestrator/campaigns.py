@@ -9,6 +9,7 @@ from contract.errors import (
     JouleBedError,
     TestbedUnreachableError,
 )
+from contract.routes import MAX_ACKNOWLEDGED
 from contract.trial_result import AttemptStatus
 from contract.trial_spec import TrialSpec
 from orchestrator.artifacts import ArtifactFolder
@@ -83,6 +84,7 @@ class Campaign:
             settings=ControllerSettings(**settings),
             clock=self.clock,
             leftovers=self.store.leftovers().get(testbed, ()),
+            safe=self.store.last_results(MAX_ACKNOWLEDGED).get(testbed, ()),
         ).run()
 
     def count_export(self) -> None:
