@@ -18,6 +18,8 @@ from orchestrator.campaign_view import AttemptEnd
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown, OnSuspect
 from orchestrator.experiment_folder import require_sound
+from orchestrator.membership import Colleagues
+from orchestrator.store.balance import Balance
 from orchestrator.store.base import Claim
 from orchestrator.store.schema import RUN_TABLE
 from orchestrator.store.sql_store import LEASE_S, SqlStore
@@ -330,3 +332,50 @@ def test_a_result_of_who_was_killed_is_acknowledged_by_who_goes_on(campaign: Cam
     assert campaign.run(client).ending is Ending.FINISHED
     acknowledged = {attempt_id for method, attempt_id in client.calls if method == "acknowledge"}
     assert acknowledged == {row.attempts[0].attempt_id for row in campaign.store.runs()}
+
+
+def test_in_a_pool_both_runs_of_a_testbed_that_is_gone_go_to_others(campaign: Campaign) -> None:
+    """It went away with files that are still there while its next trial runs."""
+
+    class Going(FakeClient):
+        is_away = False
+
+        def submit(
+            self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+        ) -> AttemptStatus:
+            self._answer()
+            status = super().submit(attempt_id, spec, wait_s=wait_s, acknowledges=acknowledges)
+            self.is_away = len(self._attempts) == 2
+            return status
+
+        def status(
+            self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+        ) -> AttemptStatus:
+            self._answer()
+            return super().status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
+
+        def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+            self._answer()
+            super().fetch_artifacts(attempt_id, artifacts, folder)
+
+        def cancel(self, attempt_id: str) -> AttemptStatus:
+            self._answer()
+            return super().cancel(attempt_id)
+
+        def _answer(self) -> None:
+            if self.is_away:
+                raise AWAY
+
+    pool = Colleagues(campaign.store, Balance.of(campaign.store, None, {""}), clock=campaign.clock)
+    member, _ = pool.member("fake"), pool.member("other")
+    given_back: list[float] = []
+    campaign.view.on_end = lambda end: given_back.append(campaign.clock.now_s)
+    outcome = campaign.run(
+        Going(), membership=member, renew_s=float("inf"), give_back_after_s=600.0, unreachable_after_s=3600.0
+    )
+    assert outcome.ending is Ending.UNREACHABLE
+    assert campaign.attempts() == [AttemptState.CANCELLED] * 2
+    assert campaign.states() == [RunState.TODO] * 3
+    assert all(600 * n <= at_s < 610 * n for n, at_s in enumerate(given_back, 1))
+    left = [each.attempt_id for each in campaign.store.leftovers()["fake"]]
+    assert left == [row.attempts[0].attempt_id for row in campaign.store.runs()[:2]]
