@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
 
-from contract.attempt_state import AttemptState, RunState, may_follow
+from contract.attempt_state import AttemptState, RunState
 from contract.errors import (
     AttemptNotFoundError,
     ErrorBody,
@@ -28,6 +28,7 @@ from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, F
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
 from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
+from orchestrator.held_attempt import HeldAttempt
 from orchestrator.leftover import LeftoverSettler
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
@@ -109,11 +110,8 @@ class Controller:
         self._clock = clock
         self._previous_end_s: float | None = None
         self._next_export_s = clock() + settings.export_every_s
-        self._renewed_s = clock()
         self._streak = FailureStreak()
-        self._claim: Claim | None = None
-        self._recorded = AttemptState.CLAIMED
-        self._cooled: CooldownOutcome | None = None
+        self._held: HeldAttempt | None = None
         self._patience = Patience(
             settings.unreachable_after_s,
             clock=clock,
@@ -199,17 +197,17 @@ class Controller:
                 if not self._settle() and not self._wait_for_others():
                     return Ending.FINISHED
                 continue
-            self._claim, self._recorded, self._cooled = claim, claim.state, claim.cooldown
-            self._renewed_s = self._clock()
+            held = HeldAttempt(self._store, claim, clock=self._clock, renew_s=self._settings.renew_s)
+            self._held = held
             if self._unsettled is None:
                 self._view.attempt_started(claim)  # else when that one has ended
             elif begins_measured(claim.spec):
                 self._settle()
             try:
-                self._drive(claim)
+                self._drive(held)
             finally:
                 if self._unsettled is not None and self._unsettled.claim is not claim:
-                    self._claim = None  # it did not begin
+                    self._held = None  # it did not begin
                     self._settle()
             if self._streak.is_hopeless(self._settings):
                 return Ending.HOPELESS
@@ -222,7 +220,7 @@ class Controller:
 
         Whoever is gone without an end leaves its lease to run out, and then the run is ours.
         """
-        self._claim = None
+        self._held = None
         counts, pause = self._membership.look()
         n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
         if n_left == 0:
@@ -276,7 +274,7 @@ class Controller:
             self._leftovers += [left for left in given_up if left in self._taken_over]
             self._taken_over = [left for left in self._taken_over if left not in given_up]
         while self._leftovers:
-            self._claim = None
+            self._held = None
             self._settle()
             self._settler.settle(self._leftovers[0])
             self._leftovers.pop(0)
@@ -285,7 +283,7 @@ class Controller:
         """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
         if not self._membership.has_colleagues:
             return
-        if self._claim is None and self._settling is None:
+        if self._held is None and self._settling is None:
             counts = self._membership.look().counts
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 raise _NothingLeftError("The campaign has ended without this testbed.")
@@ -294,21 +292,21 @@ class Controller:
                 f"The testbed {self._testbed} has not answered for {away_s:.0f} s: its run goes back, for another one."
             )
 
-    def _drive(self, claim: Claim) -> None:
+    def _drive(self, held: HeldAttempt) -> None:
         try:
-            status = self._look_for(claim)
+            status = self._look_for(held.claim)
             if status is None:
-                status = self._start(claim)
+                status = self._start(held)
             if status is not None:
-                status = self._follow(claim, status)
-                self._collect(claim, status)
+                status = self._follow(held, status)
+                self._collect(held, status)
         except _GivenBackError as given_back:
-            self._give_back(claim, self._cooled, given_back)
+            self._give_back(held.claim, held.cooled, given_back)
         except AttemptNotFoundError:
             self._settle()
-            self._settlement.lost(claim, self._cooled)
+            self._settlement.lost(held.claim, held.cooled)
         except TakenOverError as error:
-            self._note_taken_over(claim, error)
+            self._note_taken_over(held.claim, error)
 
     def _look_for(self, claim: Claim) -> AttemptStatus | None:
         """Where the testbed has the attempt; None: it is to be submitted.
@@ -325,23 +323,24 @@ class Controller:
                 raise
             return None
 
-    def _start(self, claim: Claim) -> AttemptStatus | None:
+    def _start(self, held: HeldAttempt) -> AttemptStatus | None:
         """Cool down and submit; None when the attempt ended here."""
         cooled = self._attempt(
-            claim, lambda: self._patience.ask(lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
+            held, lambda: self._patience.ask(lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
         )
         if cooled is None:
             return None
-        self._note_cooldown(claim, cooled)
-        return self._attempt(claim, lambda: self._submit(claim, cooled))
+        if not self._cooldown.is_nothing:
+            held.note_cooldown(cooled)
+        return self._attempt(held, lambda: self._submit(held, cooled))
 
-    def _attempt(self, claim: Claim, step: Callable[[], _T]) -> _T | None:
+    def _attempt(self, held: HeldAttempt, step: Callable[[], _T]) -> _T | None:
         """A step before the trial; None when it failed for a reason of the run's own, which ended the attempt."""
         try:
             return step()
         except StoppedError:
             error = StoppedError("Stopped by the user before the trial began. Run the same command again to continue.")
-            self._end(claim, AttemptState.CANCELLED, error.body())
+            self._end(held, AttemptState.CANCELLED, error.body())
             raise
         except (
             TestbedUnreachableError,
@@ -354,27 +353,21 @@ class Controller:
         ):
             raise
         except JouleBedError as error:
-            self._end(claim, AttemptState.FAILED, error.body())
+            self._end(held, AttemptState.FAILED, error.body())
             return None
 
-    def _note_cooldown(self, claim: Claim, cooled: CooldownOutcome) -> None:
-        if not self._cooldown.is_nothing:
-            # Before the testbed hears of the attempt: whoever takes it over must know how warm it began.
-            self._write_state(claim.attempt_id, AttemptState.CLAIMED, cooled.message, cooled)
-            self._cooled = cooled
-
-    def _submit(self, claim: Claim, cooled: CooldownOutcome) -> AttemptStatus:
+    def _submit(self, held: HeldAttempt, cooled: CooldownOutcome) -> AttemptStatus:
         begin_s = self._clock()
         pause_s = _BUSY_PAUSE_S
         while True:
             try:
-                return self._patience.ask(lambda: self._put(claim))
+                return self._patience.ask(lambda: self._put(held.claim))
             except TestbedBusyError as error:
                 self._settle()
                 if self._clock() - begin_s >= self._settings.busy_after_s:
                     raise
                 self._view.waiting(error.message, error.code)
-                self._renew()
+                held.renew()
                 self._stop.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
             # Somebody else's trial has warmed the machine. Cooling down once more would let the other in again and
@@ -382,7 +375,7 @@ class Controller:
             looked = self._cooldown.look_again(cooled)
             if looked != cooled:
                 cooled = looked
-                self._note_cooldown(claim, cooled)
+                held.note_cooldown(cooled)
 
     def _put(self, claim: Claim) -> AttemptStatus:
         acknowledger = self._settlement.acknowledger
@@ -393,34 +386,35 @@ class Controller:
         acknowledger.told(safe)
         return status
 
-    def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
+    def _follow(self, held: HeldAttempt, status: AttemptStatus) -> AttemptStatus:
         """Poll to the end, and note the states on the way."""
-        self._stop.cancel_with(lambda: self._cancel(claim.attempt_id))
+        attempt_id = held.claim.attempt_id
+        self._stop.cancel_with(lambda: self._cancel(attempt_id))
         try:
-            self._settle_beside(claim)
+            self._settle_beside(attempt_id)
             while not status.state.is_final:
                 self._view.status(status)
                 if self._stop.level >= 2:
-                    self._cancel(claim.attempt_id)
-                if status.state is not self._recorded:
+                    self._cancel(attempt_id)
+                if status.state is not held.state:
                     # A state that is over at once is not worth a commit.
                     newer = self._poll(status, self._settings.passing_s)
                     if newer.version != status.version:
                         status = newer
                         continue
-                self._record(status.state)
+                held.record(status.state)
                 status = self._poll(status, self._settings.poll_wait_s)
         finally:
             self._stop.cancel_with(None)
         self._previous_end_s = self._clock()
         return status
 
-    def _settle_beside(self, claim: Claim) -> None:
+    def _settle_beside(self, attempt_id: str) -> None:
         try:
             self._settle()
         except StoppedError:
             # It had to wait, and was not waited for: nobody follows this trial either.
-            self._cancel(claim.attempt_id)
+            self._cancel(attempt_id)
             raise
 
     def _poll(self, status: AttemptStatus, wait_s: float) -> AttemptStatus:
@@ -436,15 +430,15 @@ class Controller:
         except JouleBedError as error:
             _log.warning("Attempt %s could not be cancelled: %s", attempt_id, error.message)
 
-    def _collect(self, claim: Claim, status: AttemptStatus) -> None:
-        self._renew()  # whoever has taken it over takes its files as well
-        result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
-        measured = Measured(claim, result, self._cooled)
+    def _collect(self, held: HeldAttempt, status: AttemptStatus) -> None:
+        held.renew()  # whoever has taken it over takes its files as well
+        result = status.result or self._patience.ask(lambda: self._client.result(held.claim.attempt_id))
+        measured = Measured(held.claim, result, held.cooled)
         has_come = status.result is not None  # and its small files with it
         # A cooldown leaves time enough, and after a failure the next trial may have to wait.
         is_in_order = self._cooldown.is_nothing and self._stop.level == 0 and self._streak.n_passing == 0
         if has_come and is_in_order and self._settlement.may_wait(measured):
-            self._unsettled, self._claim = measured, None
+            self._unsettled, self._held = measured, None
         else:
             self._settlement.settle(measured)
 
@@ -462,8 +456,8 @@ class Controller:
             self._note_taken_over(measured.claim, error)
         finally:
             self._settling = None
-        if self._claim is not None:
-            self._view.attempt_started(self._claim)
+        if self._held is not None:
+            self._view.attempt_started(self._held.claim)
         return True
 
     def _give_back(self, claim: Claim, cooled: CooldownOutcome | None, why: _GivenBackError) -> None:
@@ -471,9 +465,9 @@ class Controller:
         self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
         self._settlement.end(claim, AttemptState.CANCELLED, cooled, error=why.body())
 
-    def _end(self, claim: Claim, state: AttemptState, error: ErrorBody) -> None:
+    def _end(self, held: HeldAttempt, state: AttemptState, error: ErrorBody) -> None:
         self._settle()  # in the order in which they were
-        self._settlement.end(claim, state, self._cooled, error=error)
+        self._settlement.end(held.claim, state, held.cooled, error=error)
 
     def _ended(self, end: AttemptEnd) -> None:
         if end.run_state is not RunState.TODO and self._counts[RunState.TODO] > 0:
@@ -487,31 +481,9 @@ class Controller:
         self._taken_over.append(Leftover(claim.attempt_id, claim.run_id))
         self._view.waiting(error.message, error.code)
 
-    def _record(self, state: AttemptState) -> None:
-        claim = self._claim
-        if claim is None or state is self._recorded or not may_follow(self._recorded, state):
-            self._renew()
-            return
-        self._write_state(claim.attempt_id, state)
-
     def _renew(self) -> None:
-        """Keep the lease, at most every few seconds: requests may be many."""
-        if self._claim is None or self._clock() - self._renewed_s < self._settings.renew_s:
-            return
-        self._write_state(self._claim.attempt_id, self._recorded)
-
-    def _write_state(
-        self, attempt_id: str, state: AttemptState, message: str = "", cooldown: CooldownOutcome | None = None
-    ) -> None:
-        try:
-            self._store.record_state(attempt_id, state, message, cooldown=cooldown)
-        except ValueError as error:
-            # Not by this process: somebody drove it on in the meantime.
-            raise TakenOverError(
-                f"Another orchestrator took attempt {attempt_id} over: this one was silent for too long ({error})."
-            ) from error
-        self._recorded = state
-        self._renewed_s = self._clock()
+        if self._held is not None:
+            self._held.renew()
 
     def _cooling(self, progress: CooldownProgress) -> None:
         self._renew()
