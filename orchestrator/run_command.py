@@ -22,7 +22,7 @@ from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.clients.http_client import HttpClient, read_token
 from orchestrator.config import OnSuspect, RunnerConfig
 from orchestrator.config_loader import load_config
-from orchestrator.controller import Controller, RunStore
+from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
 from orchestrator.dashboard_process import DashboardProcess
 from orchestrator.design import expand
@@ -51,7 +51,7 @@ from orchestrator.ray_pool import ray_testbeds
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
-from orchestrator.store.base import Plan
+from orchestrator.store.base import Plan, RunStore
 from orchestrator.store.database import LockWait
 from orchestrator.store.outage import ServerWait
 from orchestrator.store.sql_store import SqlStore

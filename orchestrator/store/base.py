@@ -352,3 +352,7 @@ class RunReader(Protocol):
     def facts(self, prefix: str) -> dict[str, JsonValue]:
         """The facts whose key begins with a prefix, in order of their keys."""
         ...
+
+
+class RunStore(RunLedger, RunReader, Protocol):
+    """The run table, to write and to read."""
