@@ -22,10 +22,11 @@ from orchestrator.cooldown import CooldownOutcome
 from orchestrator.processes import host_of, pid_of
 from orchestrator.store import statement
 from orchestrator.store.base import Claim, ClaimChoice, Plan, TakenOverError
+from orchestrator.store.claiming import Seeker, next_run, open_attempt
 from orchestrator.store.database import NOTE, LockWait, database_url, open_database, serialise, told
 from orchestrator.store.decision import Decision
 from orchestrator.store.outage import ServerWait, patient
-from orchestrator.store.owner import is_gone, this_owner
+from orchestrator.store.owner import this_owner
 from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
 from orchestrator.store.sql_reader import SqlReader, cooldown_of
 from orchestrator.store.standing import standing
@@ -143,11 +144,12 @@ class SqlStore(SqlReader):
         """See `RunLedger`."""
         with self._writing() as connection:
             now = self._time(connection)
-            while (left := self._left_open(connection, testbed, choice, besides, now)) is not None:
+            seeker = Seeker(self._owner, testbed, choice, besides, lambda: self._was_away(connection, now))
+            while (left := open_attempt(connection, seeker, now)) is not None:
                 if left.state != AttemptState.CLAIMED or left.testbed == testbed:
                     return self._take_over(connection, left, now)
                 self._give_up(connection, left)
-            run = _next_run(connection, choice)
+            run = next_run(connection, choice)
             if run is None:
                 return None
             number = 1 + (connection.execute(statement.LAST_NUMBER, {"of_run": run.run_id}).scalar() or 0)
@@ -350,35 +352,6 @@ class SqlStore(SqlReader):
         at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return at
 
-    def _left_open(
-        self, connection: Connection, testbed: str, choice: ClaimChoice | None, besides: str | None, now: datetime
-    ) -> Any | None:
-        """An attempt without an end that is this testbed's to drive, locked."""
-        for owner, earliest in connection.execute(statement.OPEN_OWNERS).all():
-            is_ours = owner == self._owner
-            is_free = is_ours or is_gone(owner)
-            if not is_free and (earliest >= now or self._was_away(connection, now)):
-                continue
-            rows: list[Any] = []
-            if is_ours and choice is not None:
-                for each in choice.open_on():
-                    asked = {"of_owner": owner, "of_testbed": each}
-                    rows += connection.execute(statement.OPEN_ON_TESTBED, asked).all()
-            else:
-                rows += connection.execute(statement.OPEN_OF_OWNER, {"of_owner": owner}).all()
-            for row in rows:
-                if row.attempt_id == besides or (not is_free and row.lease_until >= now):
-                    continue
-                if choice is not None and row.testbed != testbed and choice.is_colleague(row.testbed):
-                    continue
-                taken = connection.execute(
-                    statement.TAKE_OPEN, {"of_attempt": row.attempt_id, "of_owner": owner}
-                ).first()
-                # Its owner may have renewed the lease before the row was locked.
-                if taken is not None and (is_free or taken.lease_until < now):
-                    return taken
-        return None
-
     def _was_away(self, connection: Connection, now: datetime) -> bool:
         """Whether leases may have run out because the server was away: their owners get time to renew them."""
         if connection.dialect.name != "postgresql" or self._now is not None:
@@ -468,29 +441,3 @@ class SqlStore(SqlReader):
         state = standing(attempts, max_attempts=attempts[0].max_attempts, reopened_after=attempts[0].reopened_after)
         connection.execute(statement.SET_RUN_STATE, {"of_run": run_id, "state": state})
         return state
-
-
-def _next_run(connection: Connection, choice: ClaimChoice | None) -> Any | None:
-    """The run to do next, locked."""
-    if choice is None:
-        return connection.execute(statement.NEXT_RUN).first()
-    after = choice.begin()
-    if after is None:
-        return None
-    while True:
-        asked = {"after": after, "window": choice.window}
-        found = list(connection.execute(statement.NEXT_POSITIONS, asked).scalars())
-        left, is_for_us = list(found), False
-        while (position := choice.best(left)) is not None:
-            is_for_us = True
-            run = connection.execute(statement.RUN_AT, {"at": position}).first()
-            if run is not None:
-                choice.took(position)
-                return run
-            left.remove(position)  # another orchestrator takes it at this moment
-        if len(found) < choice.window:
-            choice.found_nothing()
-            return None
-        after = found[-1]
-        if not is_for_us:
-            choice.passed(after)
