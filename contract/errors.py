@@ -4,10 +4,12 @@ Exceptions do not cross the network: the testbed answers an `ErrorBody`, and the
 into the same class. A message says what happened and what to do next.
 """
 
+import os
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from contract.log_line import hide, hide_within, secret_values
 from contract.units import WireModel
 
 
@@ -42,8 +44,14 @@ class JouleBedError(Exception):
         self.detail = detail
 
     def body(self) -> ErrorBody:
-        """The wire form."""
-        return ErrorBody(code=self.code, message=self.message, detail=self.detail, retryable=self.retryable)
+        """The wire form, without the secrets of this process's environment: a message may quote another program's."""
+        secrets = secret_values(os.environ)
+        return ErrorBody(
+            code=self.code,
+            message=hide(self.message, secrets),
+            detail=hide_within(self.detail, secrets),
+            retryable=self.retryable,
+        )
 
 
 class UsageError(JouleBedError):

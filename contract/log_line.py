@@ -2,12 +2,14 @@
 
 import json
 import logging
+import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote, quote_plus, unquote
 
 LogFormat = Literal["text", "json"]
 
@@ -16,7 +18,12 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 _LEAST_SECRET_CHARACTERS = 8
 _HIDDEN = "[hidden]"
-_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "CREDENTIAL")
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "API_KEY", "APIKEY", "CREDENTIAL")
+_LEAST_KEY_CHARACTERS = 16
+_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s]+)@|\bpassword=['\"]?([^&\s'\"]+)", re.IGNORECASE)
+"""The password in `scheme://user:PASSWORD@host`, in any variable; and in a database's `password=PASSWORD`."""
+_UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What a terminal obeys, what some readers take for the end of a line, and what no encoding has."""
 
 _attempt: ContextVar[tuple[str | None, str | None] | None] = ContextVar("attempt", default=None)
 
@@ -37,28 +44,66 @@ def note_attempt(attempt_id: str | None, run_id: str | None) -> None:
 
 
 def secret_values(environment: Mapping[str, str]) -> list[str]:
-    """Values of the environment that are secrets by their variable's name, such as HF_TOKEN's."""
-    return [value for name, value in environment.items() if any(word in name.upper() for word in _SECRET_WORDS)]
+    """Values of the environment that are secrets by their variable's name, such as HF_TOKEN's, and URLs' passwords.
+
+    Without the line breaks and spaces around them that files of variables leave: what uses a secret strips it, too.
+    """
+    values = [value for name, value in environment.items() if _is_secret(name.upper(), value.strip())]
+    for value in environment.values():
+        values += [password for match in _URL_PASSWORD.findall(value) for password in match]
+    return [stripped for value in values if (stripped := value.strip())]
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if any(word in name for word in _SECRET_WORDS) or name.endswith("_PASS"):
+        return True
+    # Other keys are what things are sorted by: a short word without a digit would be hidden wherever it is said.
+    is_long = len(value) >= _LEAST_KEY_CHARACTERS or any(character.isdigit() for character in value)
+    return name.endswith("_KEY") and is_long
 
 
 def hide(text: str, secrets: Collection[str]) -> str:
-    """The text without the secrets that are in it.
+    """The text without the secrets that are in it, also as `repr`, JSON or a URL spells them.
 
     Args:
         text: any.
         secrets: values. Those of fewer than 8 characters are left: they would be found inside innocent words.
     """
-    for secret in secrets:
-        if len(secret) >= _LEAST_SECRET_CHARACTERS:
-            text = text.replace(secret, _HIDDEN)
+    spelled = {each for secret in secrets for each in _spellings(secret) if len(each) >= _LEAST_SECRET_CHARACTERS}
+    # The longest first: one that begins another would leave the other's end to be read.
+    for each in sorted(spelled, key=len, reverse=True):
+        text = text.replace(each, _HIDDEN)
     return text
+
+
+def hide_within(value: Any, secrets: Collection[str]) -> Any:
+    """The value with `hide` done to each text in its lists and dictionaries."""
+    if isinstance(value, str):
+        return hide(value, secrets)
+    if isinstance(value, list | tuple):
+        return [hide_within(each, secrets) for each in value]
+    if isinstance(value, dict):
+        return {name: hide_within(each, secrets) for name, each in value.items()}
+    return value
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    for each in (secret, secret.strip(), unquote(secret)):
+        yield each
+        yield repr(each)[1:-1]
+        yield json.dumps(each)[1:-1]
+        # What is no text in the environment comes as lone surrogates.
+        yield repr(each.encode(errors="surrogateescape"))[2:-1]
+        yield quote(each, safe="", errors="surrogateescape")
+        yield quote_plus(each, errors="surrogateescape")
 
 
 class LineFormatter(logging.Formatter):
     """One line per record, in UTC, with the attempt that it is about.
 
     `text`: `2026-11-21T03:12:05.120Z WARNING orchestrator.controller [run_3 run_3-a1-5e1f]: message`. What follows a
-    line break, a traceback or somebody's message, is indented: no line can pass for another record.
+    line break, a traceback or somebody's message, is indented: no line can pass for another record. Control characters
+    and other separators of lines are escaped, in both forms: no message commands a terminal.
     `json`: an object per line with time, level, logger, message, attempt_id, run_id, pid, and exc_info, the
     traceback, where there is one.
 
@@ -94,9 +139,11 @@ class LineFormatter(logging.Formatter):
             }
             if trace is not None:
                 line["exc_info"] = trace
-            return json.dumps(line, ensure_ascii=False, default=str)
+            return _UNSEEN.sub(
+                lambda found: f"\\u{ord(found[0]):04x}", json.dumps(line, ensure_ascii=False, default=str)
+            )
         about = " ".join(each for each in (run_id, attempt_id) if each)
         text = f"{at} {record.levelname} {record.name}{f' [{about}]' if about else ''}: {message}"
         if trace is not None:
             text += f"\n{trace}"
-        return text.replace("\r", "\\r").replace("\n", "\n    ")
+        return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text).replace("\n", "\n    ")

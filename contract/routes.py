@@ -15,7 +15,7 @@
 | GET METRICS | -> Prometheus' text format; needs no protocol header |
 | GET TELEMETRY | -> server-sent events, each a TelemetrySample; goes on after the event of `Last-Event-ID` |
 
-Every error answer is an ErrorBody. Every request carries `Authorization: Bearer TOKEN` and the protocol header.
+Every error answer to HTTP is an ErrorBody. Every request carries `Authorization: Bearer TOKEN` and the protocol header.
 """
 
 LIVE = "/v1/live"

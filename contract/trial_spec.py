@@ -1,5 +1,6 @@
 """What the orchestrator asks for: everything that a trial depends on, and nothing else."""
 
+import re
 from datetime import date
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,13 @@ ClockMhz = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 DomainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$")]
 """Names a device, and part of a file's name: no separators, no leading dot."""
 
+Revision = Annotated[
+    str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")
+]
+"""A commit, branch or tag. The hub's cache keeps a file of this name: no part of it is empty or begins with a dot."""
+
+_HUB_SOURCE = re.compile(r"hf:([A-Za-z0-9_][A-Za-z0-9._-]{0,95}/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+
 
 class ModelSpec(WireModel):
     """Which weights, and how they are addressed on the testbed."""
@@ -23,13 +31,19 @@ class ModelSpec(WireModel):
     source: str
     """Where the testbed finds it: `hf:ORG/NAME`, `path:/FOLDER_OR_FILE` (GGUF or Hugging Face folder),
     `package:NAME` (a GGUF inside an installed Python package), or `fake:NAME`."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Commit of the Hugging Face repository; None means its default branch, and the result says which."""
     max_model_len: int | None = Field(default=None, gt=0)
     """Context length in tokens; None leaves the model's own."""
     chat_template_date: date = date(2024, 7, 26)
     """Given to chat templates that print a date. Pinned, because Llama 3.2's inserts today's: outputs would
     change at midnight."""
+
+    @model_validator(mode="after")
+    def _names_a_repository(self) -> Self:
+        if self.source.startswith("hf:") and (not _HUB_SOURCE.fullmatch(self.source) or ".." in self.source):
+            raise ValueError(f"{self.source[:300]!r} names no repository of the hub: write hf:ORG/NAME")
+        return self
 
 
 class EngineSpec(WireModel):
@@ -148,8 +162,20 @@ class SteadySpec(WireModel):
     """Steady when the halves differ by at most this share of their mean."""
 
 
+MAX_RANGES = 64
+"""Ranges of cores in one device's name."""
+MAX_CORE = 4095
+"""Highest number of a logical core."""
+MAX_DEVICES = 256
+
+_RANGE = r"\d{1,4}(-\d{1,4})?"
+
 DeviceName = Annotated[
-    str, StringConstraints(pattern=r"^(gpu:(0|[1-9]\d{0,2})|cores:\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*)$")
+    str,
+    StringConstraints(
+        max_length=256,
+        pattern=rf"^(gpu:(0|[1-9]\d{{0,2}})|cores:{_RANGE}(,{_RANGE}){{0,{MAX_RANGES - 1}}})$",
+    ),
 ]
 """One GPU by its index, as NVML counts and the meters name it (`gpu:0`), or a set of logical cores (`cores:0-1`,
 `cores:0,2`)."""
@@ -167,8 +193,11 @@ class DeviceSpec(WireModel):
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:
-        if self.gpu_index is None and not self.cores:
-            raise ValueError(f"{self.name} holds a range that falls: write cores:FIRST-LAST")
+        for first, last in self.core_ranges:
+            if first > last:
+                raise ValueError(f"{self.name} holds a range that falls: write cores:FIRST-LAST")
+            if last > MAX_CORE:
+                raise ValueError(f"{self.name} names core {last}: the last that can be named is {MAX_CORE}")
         return self
 
     @property
@@ -178,19 +207,31 @@ class DeviceSpec(WireModel):
         return int(index) if kind == "gpu" else None
 
     @property
-    def cores(self) -> tuple[int, ...]:
-        """Its logical cores, rising; empty for a GPU, and where a range falls."""
+    def core_ranges(self) -> tuple[tuple[int, int], ...]:
+        """First and last of each range of its logical cores, as its name has them; empty for a GPU."""
         kind, _, text = self.name.partition(":")
-        if kind != "cores":
-            return ()
-        found: set[int] = set()
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            span = range(int(first), int(last or first) + 1)
-            if not span:
-                return ()
-            found |= set(span)
-        return tuple(sorted(found))
+        parts = (part.partition("-") for part in text.split(",")) if kind == "cores" else ()
+        return tuple((int(first), int(last or first)) for first, _, last in parts)
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Its logical cores, rising; empty for a GPU."""
+        return tuple(sorted({core for first, last in self.core_ranges for core in range(first, last + 1)}))
+
+
+def _refuse_shared(kind: str, ranges: list[tuple[int, int, DeviceSpec]]) -> None:
+    """See that ranges of different devices are apart.
+
+    By their ends: to look at each core would let a small request keep the testbed busy.
+    """
+    reach, owner = -1, None
+    for first, last, device in sorted(ranges, key=lambda each: each[:2]):
+        if first <= reach and device is not owner and owner is not None:
+            raise ValueError(
+                f"devices names {kind} {first} twice ({owner.name}, {device.name}): each may be in one only"
+            )
+        if last > reach:
+            reach, owner = last, device
 
 
 class TrialSpec(WireModel):
@@ -212,7 +253,7 @@ class TrialSpec(WireModel):
     meter: MeterSpec = MeterSpec()
     actuators: list[ActuatorSpec] = Field(default_factory=list)
     """Settings that hold from before the baseline to the end of the measured phase; each device and kind once."""
-    devices: list[DeviceSpec] = Field(default_factory=list)
+    devices: list[DeviceSpec] = Field(default_factory=list, max_length=MAX_DEVICES)
     """Devices that run the same requests at the same time, started on a barrier. Empty: one engine, in the trial's own
     process, wherever it runs."""
     baseline_s: Seconds = 0.0
@@ -272,8 +313,11 @@ class TrialSpec(WireModel):
     @model_validator(mode="after")
     def _concurrency_fits(self) -> Self:
         wanted = self.workload.concurrency
-        if wanted > self.load_concurrency:
-            raise ValueError(f"workload.concurrency {wanted} exceeds engine.max_concurrency {self.load_concurrency}")
+        for engine in [self.engine, *(each.engine for each in self.devices if each.engine is not None)]:
+            if engine.max_concurrency is not None and wanted > engine.max_concurrency:
+                raise ValueError(
+                    f"workload.concurrency {wanted} exceeds engine.max_concurrency {engine.max_concurrency}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -285,15 +329,9 @@ class TrialSpec(WireModel):
 
     @model_validator(mode="after")
     def _devices_are_apart(self) -> Self:
-        owner: dict[str, str] = {}
-        for device in self.devices:
-            index = device.gpu_index
-            for part in [f"GPU {index}"] if index is not None else [f"core {core}" for core in device.cores]:
-                other = owner.setdefault(part, device.name)
-                if other != device.name or [each.name for each in self.devices].count(device.name) > 1:
-                    raise ValueError(f"devices names {part} twice ({other}, {device.name}): each may be in one only")
-            if device.engine is not None:
-                self.for_device(device)  # which looks at its concurrency
+        gpus = [(each.gpu_index, each.gpu_index, each) for each in self.devices if each.gpu_index is not None]
+        _refuse_shared("GPU", gpus)
+        _refuse_shared("core", [(*each, device) for device in self.devices for each in device.core_ranges])
         return self
 
     @model_validator(mode="after")
@@ -314,11 +352,7 @@ class TrialSpec(WireModel):
         return sha256_of([*key, [each.model_dump(mode="json") for each in self.devices]] if self.devices else key)
 
     def for_device(self, device: DeviceSpec) -> "TrialSpec":
-        """The same trial on one of its devices, as that device's own process runs it.
-
-        Raises:
-            ValidationError: its engine is loaded for too few requests in flight.
-        """
+        """The same trial on one of its devices, as that device's own process runs it."""
         changed = {
             **self.model_dump(mode="json", exclude={"devices", "model", "engine"}),
             "model": device.model or self.model,

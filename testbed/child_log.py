@@ -18,7 +18,7 @@ _CUT = b"\n[JouleBed: the middle of this log was left out]\n"
 def log_tail(path: Path, *, n_lines: int = TAIL_LINES, n_bytes: int = _TAIL_BYTES) -> list[str]:
     """The last lines of a log; empty where there is none. Reads no more than `n_bytes`, however long it is.
 
-    Secrets of this process's environment, which the child inherits, are hidden: the lines end in error bodies.
+    Secrets are hidden; see `last_lines`.
 
     Args:
         path: of the log.
@@ -28,10 +28,17 @@ def log_tail(path: Path, *, n_lines: int = TAIL_LINES, n_bytes: int = _TAIL_BYTE
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - n_bytes, 0))
-            text = file.read(n_bytes).decode(errors="replace")
-            return hide(text, secret_values(os.environ)).splitlines()[-n_lines:]
+            return last_lines(file.read(n_bytes).decode(errors="replace"), n_lines)
     except OSError:
         return []
+
+
+def last_lines(text: str, n_lines: int = TAIL_LINES) -> list[str]:
+    """The last lines of what a child printed.
+
+    Secrets of this process's environment, which the child inherits, are hidden: the lines end in error bodies.
+    """
+    return hide(text, secret_values(os.environ)).splitlines()[-n_lines:]
 
 
 def spare_disk(path: Path, limit_bytes: int) -> bool:

@@ -3,12 +3,14 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Annotated, Any
 
 import anyio
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
@@ -28,6 +30,24 @@ _TELEMETRY_PERIOD_S = 1.0
 _MAX_LONG_POLLS = 64
 _LONGEST_EVENT_ID = 200
 _ONE_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        # Python's own parser lets through what cannot be written down again: halves of surrogate pairs, and NaN.
+        return from_json(await self.body(), allow_inf_nan=False, cache_strings="keys")
+
+
+class _StrictRoute(APIRoute):
+    """Reads a body as the contract's models read JSON, so that what is taken can be stored and answered."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return strictly
 
 
 def create_app(
@@ -55,6 +75,7 @@ def create_app(
         openapi_url="/v1/openapi.json",
         redirect_slashes=False,
     )
+    app.router.route_class = _StrictRoute
     failed = FailedLogins(time.monotonic)
     # Long polls have threads of their own, so that they never keep a submission or a download waiting.
     poll_threads = anyio.CapacityLimiter(_MAX_LONG_POLLS)
@@ -168,7 +189,7 @@ def _check_range(header: str | None, size_bytes: int) -> None:
 
 
 def _tell_errors_alike(app: FastAPI) -> None:
-    """Make every error answer an ErrorBody."""
+    """Make every error answer to an HTTP request an ErrorBody."""
 
     @app.exception_handler(JouleBedError)
     async def ours(request: Request, error: JouleBedError) -> Response:
@@ -191,7 +212,9 @@ def _tell_errors_alike(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         message = str(error.detail)
         if error.status_code == 400:
-            unreadable = InvalidRequestError("The request's body cannot be read: send JSON in UTF-8.")
+            # FastAPI's, for what our parser raised.
+            why = f" ({error.__cause__})" if isinstance(error.__cause__, ValueError) else ""
+            unreadable = InvalidRequestError(f"The request's body cannot be read{why}: send JSON in UTF-8.")
             return error_response(unreadable.body(), unreadable.http_status)
         if error.status_code in (404, 405):
             message = f"This testbed has no route {request.method} {request.url.path[:200]}. See contract/routes.py."

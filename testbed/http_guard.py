@@ -1,4 +1,7 @@
-"""What every request must pass before any route sees it: token, protocol version, size; and the headers of answers."""
+"""What every request must pass before any route sees it: token, protocol version, size; and the headers of answers.
+
+What is no HTTP never comes here: uvicorn answers it by itself, with 400, one line of text and none of the headers.
+"""
 
 import hmac
 import json
@@ -137,7 +140,7 @@ def error_response(body: ErrorBody, status: int, headers: dict[str, str] | None 
 
 
 def common_headers() -> dict[str, str]:
-    """Headers of every answer: the protocol version, and what keeps a browser from making anything of it."""
+    """Headers of every answer to HTTP: the protocol version, and what keeps a browser from making anything of it."""
     return {PROTOCOL_HEADER: str(PROTOCOL_VERSION), **security_headers()}
 
 

@@ -12,7 +12,7 @@ from contract.errors import ChildDiedError, DeadlineExceededError, JouleBedError
 from contract.node_info import CheckReport, CheckRequest
 from contract.trial_spec import MeterSpec, TrialSpec
 from testbed import attempt_folder
-from testbed.child_log import TAIL_LINES
+from testbed.child_log import last_lines
 from testbed.child_process import OneShotTrial, RunningTrial, kill_group, wait_bounded
 from testbed.clock import Clock
 from testbed.gpu_memory import GpuMemory
@@ -162,7 +162,7 @@ class Launcher:
                 f"The process that checks the trials ended with exit status {process.returncode} and no answer. "
                 "Its last output is in detail.log_tail.",
                 exit_status=process.returncode,
-                log_tail=errors.decode(errors="replace").splitlines()[-TAIL_LINES:],
+                log_tail=last_lines(errors.decode(errors="replace")),
             ) from error
 
     def reclaim(self) -> None:

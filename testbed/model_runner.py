@@ -81,8 +81,7 @@ class ModelRunner:
             record = self._failed(out_dir, error)
         except Exception as error:  # noqa: BLE001
             # A supervisor: the node learns of every failure by the record, never by a lost child.
-            traceback.print_exc()
-            record = self._failed(out_dir, JouleBedError(f"{type(error).__name__}: {error}. See child.log."))
+            record = self._failed(out_dir, _unforeseen(error, "See child.log."))
         if record.error is not None or record.load is None or spec.engine.lifetime == "trial":
             self.close()
         else:
@@ -143,11 +142,19 @@ class ModelRunner:
         return record
 
 
+def _unforeseen(error: Exception, where: str) -> JouleBedError:
+    traceback.print_exception(error)
+    return JouleBedError(f"{type(error).__name__}: {error}. {where}")
+
+
 def _error_of(step: Callable[[], object]) -> ErrorBody | None:
     try:
         step()
     except JouleBedError as error:
         return error.body()
+    except Exception as error:  # noqa: BLE001
+        # A supervisor, as in `ModelRunner.run`: what one run stumbles over says nothing of the others.
+        return _unforeseen(error, "A fault of JouleBed's own, or of a library: report it.").body()
     return None
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from contract.errors import DeviceNotRestoredError, JouleBedError
+from testbed.child_log import last_lines
 from testbed.child_process import run_bounded
 from testbed.clock import Clock, SystemClock
 from testbed.restore_ledger import RestoreLedger, Unrestored
@@ -90,7 +91,7 @@ class Restorer:
             raise DeviceNotRestoredError(
                 f"`{' '.join(self._command)}` ended with exit status {done.returncode}: a device may still be set as "
                 "in an earlier trial. Its last output is in detail.log_tail.",
-                log_tail=done.stderr.splitlines()[-20:],
+                log_tail=last_lines(done.stderr, 20),
             )
 
 

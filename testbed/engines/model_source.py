@@ -1,13 +1,14 @@
 """Finds the files that a `ModelSpec.source` stands for, and names their exact version."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError
+from contract.errors import MissingPackageError, ModelLoadError, ModelNotFoundError, UsageError
 from contract.trial_spec import ModelSpec
 from testbed.model_pin import pinned_revision
 
@@ -20,6 +21,7 @@ HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 HUB_LEFT_OUT = ["original/*", "onnx/*", "metal/*", "gguf/*"]
 """Patterns of files that are not, though they fit `HUB_FILES`."""
 _HUB_TIMEOUT_S = 10.0
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def find_model(model: ModelSpec) -> ModelFiles:
         ModelNotFoundError: not here; the message names what was looked for and how to get it.
         ModelLoadError: a file is here that is no GGUF file.
         MissingPackageError: `hf:` without huggingface_hub.
+        UsageError: see `hub_token`.
     """
     return _find(model, may_fetch=True)
 
@@ -63,6 +66,7 @@ def check_model(model: ModelSpec, kinds: Sequence[str]) -> ModelFiles | None:
 
     Raises:
         ModelNotFoundError: not here and not to be had, or of a kind that the engine does not take.
+        UsageError: see `hub_token`.
     """
     scheme, _, name = model.source.partition(":")
     if scheme == "hf":
@@ -156,8 +160,20 @@ def _single_gguf(model: ModelSpec, paths: Sequence[Path], place: str) -> ModelFi
 
 
 def hub_token() -> str | Literal[False]:
-    """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine."""
-    return os.environ.get("HF_TOKEN") or False
+    """From the environment only: False keeps huggingface_hub from reading one that is stored on the machine.
+
+    Without the line break that a file of variables may leave at its end: the client would quote the whole header.
+
+    Raises:
+        UsageError: it cannot be a token.
+    """
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise UsageError(
+            "The environment variable HF_TOKEN of the testbed holds spaces, line breaks or characters beyond ASCII, "
+            "which no token has. Copy the token again from the hub's settings, or unset the variable."
+        )
+    return token or False
 
 
 def _fetch_command(model: ModelSpec, name: str) -> str:
@@ -165,10 +181,13 @@ def _fetch_command(model: ModelSpec, name: str) -> str:
     return f"hf download {name}{revision}"
 
 
+def _at_revision(model: ModelSpec) -> str:
+    return f" at revision {model.revision}" if model.revision else ""
+
+
 def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub import constants, snapshot_download
     except ModuleNotFoundError as error:
         raise _hub_missing(model) from error
     try:
@@ -181,9 +200,17 @@ def _on_hub(model: ModelSpec, name: str, *, local_only: bool) -> ModelFiles:
             allow_patterns=HUB_FILES,
             ignore_patterns=HUB_LEFT_OUT,
         )
-    except (HFValidationError, OSError) as error:  # the client's own errors are OSErrors
+    except _hub_errors() as error:
         raise _not_on_hub(model, name, error) from error
     path = Path(folder)
+    snapshots = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots"
+    # The client takes what a file in refs/ says for a folder's name. Files in the folder may be links, it may not.
+    if path.resolve().parent != snapshots.resolve():
+        raise _not_found(
+            model,
+            f"What the hub's cache has for {name}{_at_revision(model)} leads to no commit of the repository",
+            f"Delete the repository from the testbed's cache, then run there: {_fetch_command(model, name)}",
+        )
     if not any(path.glob("*.safetensors")):
         raise _not_found(
             model, f"The repository {name} has no .safetensors file", "Choose a repository that has safetensors"
@@ -201,25 +228,29 @@ def _check_hub(model: ModelSpec, name: str) -> None:
 
 def _ask_hub(model: ModelSpec, name: str) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # Which HTTP library the client is built on has changed before; its error for "no network" is a base of its own.
-    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     hub = HfApi(token=hub_token())
     try:
         hub.auth_check(name)
         hub.model_info(name, revision=model.revision, timeout=_HUB_TIMEOUT_S)
-    except (HFValidationError, OSError, http_error) as error:
+    except _hub_errors() as error:
         raise _not_on_hub(model, name, error) from error
 
 
+def _hub_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # The client's own are OSErrors. Which HTTP library it is built on has changed before; that one's error for a
+    # connection that breaks is a base of its own.
+    return (HFValidationError, OSError, HfHubHTTPError.__bases__[0])
+
+
 def _not_on_hub(model: ModelSpec, name: str, error: Exception) -> ModelNotFoundError:
-    revision = f" at revision {model.revision}" if model.revision else ""
     reason = str(error).strip().partition("\n")[0]
     return _not_found(
         model,
-        f"The Hugging Face repository {name}{revision} is not in this machine's cache, and the hub did not give it "
-        f"({type(error).__name__}: {reason})",
+        f"The Hugging Face repository {name}{_at_revision(model)} is not in this machine's cache, and the hub did not "
+        f"give it ({type(error).__name__}: {reason})",
         f"With network access, run on the testbed: {_fetch_command(model, name)}. A gated model also needs its licence "
         "accepted and the environment variable HF_TOKEN",
     )

@@ -224,6 +224,8 @@ class VllmEngine:
             self._front = (AsyncFront if options.drive == "async" else StepFront)(
                 {
                     "model": str(folder),
+                    # Its own choice falls back on pickled weights, which may run code.
+                    "load_format": "safetensors",
                     "dtype": options.dtype,
                     "enforce_eager": eager,
                     "max_num_seqs": max_num_seqs,

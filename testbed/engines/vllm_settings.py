@@ -88,6 +88,7 @@ def read_back(config: Any, drive: str) -> dict[str, JsonValue]:
         "platform": str(current_platform.device_type),
         "device": str(current_platform.get_device_name()),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "load_format": str(config.load_config.load_format),
         "quantization": None if model.quantization is None else str(model.quantization),
         "enforce_eager": bool(model.enforce_eager),
         "max_num_seqs": int(scheduler.max_num_seqs),

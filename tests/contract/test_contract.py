@@ -87,6 +87,20 @@ def test_error_codes_are_unique_and_survive_the_wire() -> None:
         assert (type(again), again.message, again.detail) == (cls, "words", {"n": 1})
 
 
+def test_no_error_body_has_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TEST_TOKEN", "known-0123456789\n")
+    error = JouleBedError(
+        "Illegal header value b'Bearer known-0123456789\\n'",
+        log_tail=["one", "token known-0123456789"],
+        inner={"n": 1, "told": ("known-0123456789",)},
+    )
+    assert error.body() == ErrorBody(
+        code="internal",
+        message="Illegal header value b'Bearer [hidden]\\n'",
+        detail={"log_tail": ["one", "token [hidden]"], "inner": {"n": 1, "told": ["[hidden]"]}},
+    )
+
+
 def test_an_unknown_error_code_keeps_what_it_says() -> None:
     error = error_from_body(ErrorBody(code="from_the_future", message="words", retryable=True))
     assert type(error) is JouleBedError
@@ -128,6 +142,34 @@ def test_engine_key_ignores_the_task_but_not_what_is_loaded() -> None:
 def test_bad_specs_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         spec(**changes)
+
+
+@pytest.mark.parametrize(
+    "source", ["hf:org/name", "hf:gpt2", "hf:_a/B-2.5_c.d", "hf:org/other--name", "path:/a/../b", "x"]
+)
+@pytest.mark.parametrize("revision", [None, "0" * 40, "main", "v1.0-rc_2", "refs/pr/3", "a" * 128])
+def test_a_model_has_a_source_and_a_revision(source: str, revision: str | None) -> None:
+    assert ModelSpec(name="m", source=source, revision=revision).revision == revision
+
+
+@pytest.mark.parametrize(
+    "revision", ["", "..", "../../note", "a/../b", "a/./b", "a//b", "/etc", ".a", "a/", "a\n", "a\0", "a b", "a" * 129]
+)
+def test_a_revision_is_no_path(revision: str) -> None:
+    with pytest.raises(ValidationError, match="revision"):
+        ModelSpec(name="m", source="hf:org/name", revision=revision)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("hf:", "hf:a/\0b", "hf:../a", "hf:a/..", "hf:a..b", "hf:/a", "hf:a/", "hf:a/b/c", "hf:a b", "hf:a/b\n"),
+        *("hf:-/a", f"hf:{'a' * 97}/b", f"hf:a/{'b' * 97}"),
+    ],
+)
+def test_a_source_on_the_hub_names_a_repository(source: str) -> None:
+    with pytest.raises(ValidationError, match="write hf:ORG/NAME"):
+        ModelSpec(name="m", source=source)
 
 
 def test_exit_layers_go_round_and_leave_old_hashes_as_they_were() -> None:

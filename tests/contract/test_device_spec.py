@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract.trial_spec import DeviceSpec, EngineSpec, ModelSpec, TrialSpec, WorkloadSpec
+from contract.trial_spec import (
+    MAX_CORE,
+    MAX_DEVICES,
+    MAX_RANGES,
+    DeviceSpec,
+    EngineSpec,
+    ModelSpec,
+    TrialSpec,
+    WorkloadSpec,
+)
 
 
 def spec(*devices: DeviceSpec, **changes: Any) -> TrialSpec:
@@ -39,7 +48,13 @@ def test_a_name_says_what_it_is(name: str, gpu: int | None, cores: tuple[int, ..
     assert (device.gpu_index, device.cores) == (gpu, cores)
 
 
-@pytest.mark.parametrize("name", ["0", "gpu:", "gpu:01", "gpu:0,1", "cores:", "cores:2-1", "cores:a", "GPU:0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("0", "gpu:", "gpu:01", "gpu:0,1", "cores:", "cores:2-1", "cores:3,2-1", "cores:a", "GPU:0", "cores:4096"),
+        *("cores:0-9999", "cores:" + ",".join(["0"] * (MAX_RANGES + 1)), "cores:" + ",".join(["0-4095"] * 40)),
+    ],
+)
 def test_another_name_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         DeviceSpec(name=name)
@@ -47,12 +62,42 @@ def test_another_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("names", "twice"),
-    [(["gpu:0", "gpu:0"], "GPU 0"), (["cores:0-1", "cores:1"], "core 1"), (["cores:0", "cores:0"], "core 0")],
+    [
+        (["gpu:0", "gpu:0"], "GPU 0"),
+        (["cores:0-1", "cores:1"], "core 1"),
+        (["cores:0", "cores:0"], "core 0"),
+        (["cores:0-9", "cores:3-4"], "core 3"),
+        (["cores:20,0-9", "cores:10-19", "cores:15"], "core 15"),
+        (["cores:0-9,2-3,11", "gpu:0", "cores:10-11"], "core 11"),
+    ],
 )
 def test_a_device_is_in_one_set_only(names: list[str], twice: str) -> None:
     with pytest.raises(ValidationError, match=f"{twice} twice"):
         spec(*(DeviceSpec(name=name) for name in names))
     assert spec(DeviceSpec(name="gpu:0"), DeviceSpec(name="gpu:1"), DeviceSpec(name="cores:0"))
+    assert spec(DeviceSpec(name="cores:0-9,20,2-3"), DeviceSpec(name="cores:10-19,21"))
+
+
+def test_what_a_request_may_ask_for_is_bounded() -> None:
+    """Each is looked at before anything is answered."""
+    longest = "cores:" + ",".join(["0-9"] * MAX_RANGES)[:250].rstrip(",-")
+    assert DeviceSpec(name=longest).cores == tuple(range(10))
+    assert DeviceSpec(name=f"cores:0-{MAX_CORE}").cores[-1] == MAX_CORE
+    devices = [DeviceSpec(name=f"cores:{core}") for core in range(MAX_DEVICES + 1)]
+    assert len(spec(*devices[:-1]).devices) == MAX_DEVICES
+    with pytest.raises(ValidationError, match="at most 256"):
+        spec(*devices)
+
+
+def test_ranges_are_compared_by_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of 1 MiB may hold thousands of whole machines, and every other answer waits meanwhile."""
+
+    def expanded(device: DeviceSpec) -> None:
+        raise AssertionError("each core was looked at")
+
+    monkeypatch.setattr(DeviceSpec, "cores", property(expanded))
+    name = "cores:" + ",".join(["0-4095"] * 30)
+    assert spec(DeviceSpec(name=name)).devices[0].name == name
 
 
 def test_without_devices_a_spec_is_what_it_was_before_there_were_any() -> None:

@@ -21,12 +21,14 @@ from testbed.child_log import hide_in_log, log_tail
 from testbed.cli import app as node_app
 from tests.end_to_end import nodes
 from tests.end_to_end.nodes import ROOT, Testbed, running_testbed, write_config
+from tests.init_env.stand_in_hub import running_hub, small_model
 
 TOKEN = "known-token-4f1d3c5e7a"
 HUB_TOKEN = "hf_known0secret9value"
 PASSWORD = "known-password-77"
 SECRETS = (TOKEN, HUB_TOKEN, PASSWORD)
-ENVIRONMENT = {"JOULEBED_TOKEN": TOKEN, "HF_TOKEN": HUB_TOKEN, "MY_DB_PASSWORD": PASSWORD, "COLUMNS": "200"}
+ENVIRONMENT = {"JOULEBED_TOKEN": TOKEN, "HF_TOKEN": f"{HUB_TOKEN}\n", "MY_DB_PASSWORD": PASSWORD, "COLUMNS": "200"}
+"""The hub's token as files of variables and Kubernetes' secrets often have it: with a line break."""
 
 
 @pytest.fixture
@@ -153,6 +155,33 @@ def test_a_childs_own_secrets_are_taken_out_of_its_log(tmp_path: Path) -> None:
         del os.environ["A_TEST_TOKEN"]
 
 
+def test_a_hub_that_refuses_makes_nobody_quote_the_token(tmp_path: Path) -> None:
+    for package in ("huggingface_hub", "transformers"):
+        pytest.importorskip(package)
+    spec = {
+        **{"experiment": "e", "run_id": "run_0_repetition_0", "repetition": 0, "treatment": {}, "seed": 0},
+        **{"model": {"name": "m", "source": "hf:org/gated"}, "engine": {"name": "transformers"}},
+        **{"workload": {"name": "fake"}, "meter": {"name": "fake"}},
+    }
+    headers = {"Authorization": f"Bearer {TOKEN}", PROTOCOL_HEADER: str(PROTOCOL_VERSION)}
+    with running_hub() as hub:
+        hub.repositories["models/org/gated"] = small_model()
+        online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        with (
+            running_testbed(tmp_path / "box", extra_environment={**ENVIRONMENT, **online}) as testbed,
+            httpx.Client(base_url=testbed.url, headers=headers, timeout=120) as client,
+        ):
+            checked = client.post(routes.CHECK, json={"specs": [spec]})
+            assert [each["error"]["code"] for each in checked.json()["problems"]] == ["model_not_found"]
+            answer = client.put("/v1/attempts/a", json=spec)
+            while answer.json()["state"] not in ("FAILED", "SUCCEEDED"):
+                answer = client.get("/v1/attempts/a", params={"after_version": answer.json()["version"], "wait_s": 20})
+            result = client.get("/v1/attempts/a/result")
+            assert result.json()["error"]["code"] == "model_not_found"
+    assert [each.text for each in (checked, answer, result) if HUB_TOKEN in each.text] == []
+    assert with_secrets(files(tmp_path / "box")) == {}
+
+
 def test_what_both_nodes_write_is_their_owners_alone(tmp_path: Path) -> None:
     config, results = write_config(tmp_path, repetitions=1, tokens_per_s=0), tmp_path / "results"
     done = orchestrator("run", config, "--local", "--meter", "fake", "--results", results)
@@ -182,7 +211,7 @@ def test_the_token_reaches_no_child(tmp_path: Path, testbed: Testbed) -> None:
         for child in running:
             environment = child.environ()
             assert TOKEN not in json.dumps(environment)
-            assert environment["HF_TOKEN"] == HUB_TOKEN  # it may have to fetch a model
+            assert environment["HF_TOKEN"] == ENVIRONMENT["HF_TOKEN"]  # it may have to fetch a model
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -4,13 +4,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+_NO_TEXT = st.sampled_from(["\ud800", "\udfff\ud800", "a\udc00b"])
+"""JSON can spell halves of surrogate pairs; UTF-8 cannot."""
+
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20) | _NO_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | _NO_TEXT, inner, max_size=3),
     max_leaves=6,
 )
 
-_ODD = st.sampled_from([0, -1, 2**31, 2**63, 1e308, -1e-300, "", ".", "../x", "a" * 200, "\x00", "fake", None, [], {}])
+_ODD = st.sampled_from(
+    [0, -1, 2**31, 2**63, 1e308, -1e-300, "", ".", "../x", "a" * 200, "\x00", "a\x00b", "\ud800", "fake", None, [], {}]
+)
 
 
 def spoiled(document: Any) -> st.SearchStrategy[Any]:

@@ -15,21 +15,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.testclient import TestClient
 
-from contract.errors import JouleBedError, LogFormatError
-from contract.node_info import CheckRequest, NodeIdentity
-from contract.trial_result import Phase, PhaseWindow
-from contract.trial_spec import TrialSpec
+from contract import routes
+from contract.errors import ErrorBody, JouleBedError, LogFormatError
+from contract.node_info import CheckReport, CheckRequest, NodeIdentity
+from contract.trial_result import AttemptStatus, Phase, PhaseWindow
+from contract.trial_spec import ModelSpec, TrialSpec
 from contract.units import PROTOCOL_HEADER, PROTOCOL_VERSION
 from energy.attribution import attribute, summarise
 from energy.energibridge_log import read_energibridge_log
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.clients.http_client import HttpClient
-from testbed import attempt_folder
+from testbed import attempt_folder, model_runner
 from testbed.attempt_store import AttemptStore
 from testbed.clock import SystemClock
 from testbed.collect import collect
 from testbed.composition import node_parts
+from testbed.http_api import create_app
 from testbed.launcher import Launcher
 from testbed.model_runner import ModelRunner, check
 from testbed.node import TestbedNode
@@ -108,11 +111,20 @@ some = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 
 
 def spec_of(document: Any) -> TrialSpec | None:
-    """A spec, if the contract takes it; over HTTP, the rest is answered with 422."""
+    """A spec, if the contract takes it; over HTTP, which has tests of its own, the rest is answered with 422."""
     try:
         return TrialSpec.model_validate_json(json.dumps(document))
     except ValidationError:
         return None
+
+
+class InProcess(Launcher):
+    """Checks here: a process of its own for each example would take a second."""
+
+    def check(self, request: CheckRequest, limit_s: float = 300.0) -> CheckReport:
+        """See `Launcher`; through the same text."""
+        report = check(CheckRequest.model_validate_json(request.model_dump_json()))
+        return CheckReport.model_validate_json(report.model_dump_json())
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +133,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestbedNode]:
     data_dir = tmp_path_factory.mktemp("spoiled") / "data"
     env = {**os.environ, "JOULEBED_ENERGIBRIDGE": "none-here"}
     parts = node_parts(data_dir, env=env, timing=Timing(poll_s=0.02, grace_s=0.1))
-    launcher = Launcher(data_dir, env, SystemClock(), runner_command=["false"], grace_s=0.1)
+    launcher = InProcess(data_dir, env, SystemClock(), runner_command=["false"], grace_s=0.1)
     node = TestbedNode(AttemptStore(data_dir), replace(parts, launcher=launcher))
     yield node
     node.close()
@@ -171,6 +183,91 @@ class TestSpecs:
         problems = check(CheckRequest(specs=specs)).problems
         assert len(problems) <= len(specs)
         assert all(problem.error.message for problem in problems)
+
+
+def test_what_nobody_foresaw_is_a_problem_of_its_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(spec: TrialSpec) -> None:
+        if spec.run_id == "run_1_repetition_0":
+            raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr(model_runner, "_check_engine", stumble)
+    specs = [TrialSpec.model_validate(SPEC | {"run_id": f"run_{n}_repetition_0", "seed": n}) for n in range(3)]
+    specs[1] = specs[1].model_copy(update={"model": ModelSpec(name="other", source="fake:other")})
+    (problem,) = check(CheckRequest(specs=specs)).problems
+    assert (problem.run_id, problem.error.code) == ("run_1_repetition_0", "internal")
+    assert problem.error.message.startswith("ZeroDivisionError: nobody foresaw it")
+
+
+@pytest.fixture(scope="module")
+def client(node: TestbedNode) -> TestClient:
+    headers = {
+        "Authorization": "Bearer token-for-tests-only",
+        PROTOCOL_HEADER: str(PROTOCOL_VERSION),
+        "Content-Type": "application/json",
+    }
+    return TestClient(create_app(node, "token-for-tests-only"), raise_server_exceptions=False, headers=headers)
+
+
+TEXTS = ("\ud800", "a\udfffb", "\x00", "a\x00b")
+PLACES: tuple[Callable[[str], dict[str, Any]], ...] = (
+    lambda text: {"treatment": {"words": text}},
+    lambda text: {"treatment": {text: 8}},
+    lambda text: {"engine": {"name": "fake", "options": {text: 1}}},
+    lambda text: {"workload": {"name": "fake", "concurrency": 2, "options": {"n_items": [text]}}},
+    lambda text: {"model": {"name": "m", "source": f"fake:{text}"}},
+    lambda text: {"model": {"name": "m", "source": f"hf:a/{text}", "revision": text}},
+    lambda text: {"model": {"name": "m", "source": f"path:{text}"}, "engine": {"name": "llama_cpp"}},
+    lambda text: {"model": {"name": "m", "source": f"package:{text}"}, "engine": {"name": "transformers"}},
+    lambda text: {"run_id": text},
+    lambda text: {text: text},
+)
+
+
+class TestOverHttp:
+    @some
+    @given(document=spoiled(SPEC), number=st.integers(0, 2**60))
+    def test_a_submission_is_taken_or_refused(
+        self, node: TestbedNode, client: TestClient, document: Any, number: int
+    ) -> None:
+        path = f"/v1/attempts/h-{number}"
+        answer = client.put(path, content=json.dumps(document))
+        if answer.status_code != 200:
+            refused(answer)
+            return
+        version = -1
+        while not AttemptStatus.model_validate_json(answer.content).state.is_final:
+            version = answer.json()["version"]
+            answer = client.get(path, params={"after_version": version, "wait_s": 20})
+        assert client.get(f"{path}/result").status_code == 200
+
+    @some
+    @given(documents=st.lists(spoiled(SPEC), min_size=1, max_size=3))
+    def test_a_check_is_answered_or_refused(self, client: TestClient, documents: list[Any]) -> None:
+        answer = client.post(routes.CHECK, content=json.dumps({"specs": documents}))
+        if answer.status_code != 200:
+            refused(answer)
+        else:
+            assert len(CheckReport.model_validate_json(answer.content).problems) <= len(documents)
+
+    @pytest.mark.parametrize("text", TEXTS)
+    @pytest.mark.parametrize("place", PLACES)
+    def test_what_is_no_text_is_refused_wherever_it_stands(
+        self, client: TestClient, place: Callable[[str], dict[str, Any]], text: str
+    ) -> None:
+        document = json.dumps(SPEC | place(text))
+        checked = client.post(routes.CHECK, content=f'{{"specs": [{document}]}}')
+        submitted = client.put("/v1/attempts/odd", content=document)
+        for answer in (checked, submitted):
+            if answer.status_code != 200:
+                refused(answer)
+            if "\x00" not in text:
+                assert (answer.status_code, "surrogate" in answer.text or "hex escape" in answer.text) == (422, True)
+
+
+def refused(answer: httpx.Response) -> None:
+    """With what whoever asked can do something about."""
+    assert answer.status_code < 500, answer.text
+    assert ErrorBody.model_validate_json(answer.content).message
 
 
 def _takes_long(spec: TrialSpec) -> bool:

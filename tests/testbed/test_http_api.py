@@ -313,6 +313,17 @@ def test_even_refusals_and_faults_carry_them(client: httpx.Client, url: str, nod
         assert {name: answer.headers.get(name) for name in security_headers()} == security_headers()
 
 
+def test_what_is_no_http_is_answered_by_the_server_itself(url: str) -> None:
+    """As docs/security.md says: one line, of nobody's making."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01 no http\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and body == b"Invalid HTTP request received."
+    assert PROTOCOL_HEADER.lower().encode() not in head.lower()
+
+
 def test_importing_it_imports_no_engine() -> None:
     code = (
         "import sys, testbed.http_api, testbed.cli, testbed.server;"

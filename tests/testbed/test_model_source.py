@@ -1,7 +1,10 @@
 """Model sources become files, or an error that says what was looked for."""
 
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from contract.errors import ModelLoadError, ModelNotFoundError
 from contract.trial_spec import ModelSpec
 from testbed.engines.model_source import check_model, find_model
+from tests.init_env.stand_in_hub import TOKEN, running_hub, small_model
 
 HEADER = b"GGUF" + bytes(20)
 
@@ -116,7 +120,7 @@ class TestHub:
     def _needs_the_client(self):
         pytest.importorskip("huggingface_hub")
 
-    def find(self, home: Path, source: str, revision: str | None = None, call: str = "find_model(m)"):
+    def find(self, home: Path, source: str, revision: str | None = None, call: str = "find_model(m)", **changes: str):
         code = (
             "from contract.trial_spec import ModelSpec\n"
             "from contract.errors import JouleBedError\n"
@@ -126,6 +130,7 @@ class TestHub:
             "except JouleBedError as error: print(error.code, error.message)\n"
         )
         environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(home)}
+        environment |= changes
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         return done.stdout
 
@@ -155,4 +160,56 @@ class TestHub:
         assert "hf download org/other --revision v1.0" in answer
 
     def test_an_impossible_name_is_not_found(self, tmp_path):
-        assert self.find(tmp_path, "hf:not a name").startswith("model_not_found")
+        assert self.find(tmp_path, "hf:org/other--name").startswith("model_not_found")
+
+    @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
+    def test_a_reference_leads_to_no_folder_but_a_commits(self, tmp_path, call):
+        self.cached(tmp_path)
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "model.safetensors").write_bytes(b"weights")
+        refs = tmp_path / "hub" / "models--org--name" / "refs"
+        (refs / "odd").write_text("../../../../outside")
+        (refs / "link").write_text("f" * 40)
+        (refs.parent / "snapshots" / ("f" * 40)).symlink_to(outside)
+        for revision in ("odd", "link"):
+            answer = self.find(tmp_path, "hf:org/name", revision, call)
+            assert answer.startswith("model_not_found") and "ModelFiles" not in answer and str(outside) not in answer
+
+    def test_a_cache_may_be_a_link_and_its_files_are(self, tmp_path):
+        snapshot = self.cached(tmp_path / "disk")
+        blob = snapshot.parent.parent / "blob"
+        (snapshot / "model.safetensors").rename(blob)
+        (snapshot / "model.safetensors").symlink_to(blob)
+        (tmp_path / "hub").symlink_to(tmp_path / "disk" / "hub")
+        assert f"revision='{self.COMMIT}'" in self.find(tmp_path, "hf:org/name")
+
+    @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
+    def test_a_token_is_taken_without_its_line_break(self, tmp_path, call):
+        with running_hub() as hub:
+            hub.repositories["models/org/gated"] = small_model(revision=self.COMMIT)
+            online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url}
+            answer = self.find(tmp_path, "hf:org/gated", call=call, HF_TOKEN=f" {TOKEN}\n", **online)
+            assert self.COMMIT in answer or answer == "None\n"
+
+    @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
+    def test_a_connection_that_breaks_is_told(self, tmp_path, call):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def hang_up():
+                with contextlib.suppress(OSError):
+                    while True:
+                        server.accept()[0].close()
+
+            threading.Thread(target=hang_up, daemon=True).start()
+            online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"}
+            answer = self.find(tmp_path, "hf:org/name", call=call, **online)
+            server.shutdown(socket.SHUT_RDWR)
+        assert answer.startswith("model_not_found") and "hf download org/name" in answer
+
+    @pytest.mark.parametrize("call", ["find_model(m)", "check_model(m, ['folder'])"])
+    @pytest.mark.parametrize("token", ["hf_\xfcber0123456", "hf_0123\n456789", "hf_0123 456789"])
+    def test_what_cannot_be_a_token_is_said_and_not_quoted(self, tmp_path, call, token):
+        answer = self.find(tmp_path, "hf:org/name", call=call, HF_TOKEN=token)
+        assert answer.startswith("usage The environment variable HF_TOKEN")
+        assert "hf_" not in answer and "456" not in answer

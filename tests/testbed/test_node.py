@@ -328,6 +328,17 @@ class TestKeeping:
             node.check([spec(after="exit")])
         assert caught.value.detail["log_tail"] == ["the check failed"]
 
+    def test_what_a_check_that_died_printed_has_no_secret(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("A_TEST_TOKEN", "known-0123456789\n")
+        command = [sys.executable, "-c", "raise SystemExit('refused known-0123456789')"]
+        node = make_node(tmp_path / "other", runner_command=command)
+        with pytest.raises(ChildDiedError) as caught:
+            node.check([spec()])
+        node.close()
+        assert caught.value.detail["log_tail"] == ["refused [hidden]"]
+
 
 def test_close_ends_a_check(tmp_path: Path) -> None:
     node = make_node(tmp_path / "data", runner_command=[sys.executable, "-c", "import time; time.sleep(60)"])

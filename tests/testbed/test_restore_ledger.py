@@ -279,12 +279,13 @@ class TestRestore:
         with pytest.raises(DeviceNotRestoredError, match="a driver may hang"):
             Restorer(machine.ledger.folder, command, limit_s=0.5)()
 
-    def test_a_restorer_that_dies_is_told(self, machine: Machine) -> None:
+    def test_a_restorer_that_dies_is_told(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         machine.abandon()
-        command = [sys.executable, "-c", "raise SystemExit('no module')"]
+        monkeypatch.setenv("A_TEST_TOKEN", "known-0123456789\n")
+        command = [sys.executable, "-c", "raise SystemExit('no module known-0123456789')"]
         with pytest.raises(DeviceNotRestoredError, match="exit status 1") as caught:
             Restorer(machine.ledger.folder, command)()
-        assert caught.value.detail["log_tail"] == ["no module"]
+        assert caught.value.detail["log_tail"] == ["no module [hidden]"]
 
     def test_nothing_is_started_where_there_is_nothing(self, machine: Machine) -> None:
         Restorer(machine.ledger.folder, ["/nowhere/at/all"])()

@@ -104,6 +104,7 @@ def test_the_real_asynchronous_engine_serves_cancels_and_tells_of_its_death() ->
     beside = [each for each in psutil.Process().children(recursive=True) if each not in before]
     try:
         assert report.settings["drive"] == "async" and report.settings["threads"] is None
+        assert report.settings["load_format"] == "safetensors"
         first, again = (engine.generate(questions(3), concurrency=1) for _ in range(2))
         assert [each.request_id for each in first] == ["q0", "q1", "q2"]
         assert [each.text for each in first] == [each.text for each in again]
