@@ -1,39 +1,36 @@
-"""The loop of a campaign: claim a run, cool down, submit, follow, collect, finish.
+"""The loop of a campaign on one testbed: claim a run, have it driven, until none is left.
 
-Every step may be repeated after a kill at any point: attempts are claimed in the run table before the testbed hears
-of them, submission is idempotent, and a result stays on the testbed until it is here and accepted.
+It may be killed at any point and started again: attempts are claimed in the run table before the testbed hears of them.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pydantic import JsonValue
 
-from contract.attempt_state import AttemptState, RunState, may_follow
+from contract.attempt_state import RunState
 from contract.errors import (
-    AttemptNotFoundError,
-    ErrorBody,
     JouleBedError,
     ProtocolMismatchError,
-    StorageError,
     TestbedBusyError,
     TestbedUnreachableError,
     UnauthorizedError,
 )
-from contract.trial_result import AttemptStatus
 from orchestrator.artifacts import ArtifactFolder
+from orchestrator.attempt_driver import AttemptDriver, GivenBackError
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending, FailureStreak
 from orchestrator.campaign_view import AttemptEnd, CampaignView
 from orchestrator.clients.base import TestbedClient
-from orchestrator.cooldown import CooldownOutcome, CooldownProgress, CooldownWait
+from orchestrator.cooldown import CooldownWait
+from orchestrator.held_attempt import HeldAttempt
 from orchestrator.leftover import LeftoverSettler
 from orchestrator.membership import Alone, Membership
 from orchestrator.patience import Patience
-from orchestrator.settlement import Measured, Settlement, begins_measured
+from orchestrator.settlement import Settlement
 from orchestrator.stop_request import StoppedError, StopRequest
-from orchestrator.store.base import Claim, Leftover, RunLedger, RunReader, RunTableError, TakenOverError
+from orchestrator.store.base import Leftover, RunStore, RunTableError
 from orchestrator.suspicion import ON_SUSPECT_KEY
 
 _log = logging.getLogger(__name__)
@@ -42,20 +39,9 @@ _T = TypeVar("_T")
 IDLE_TEMP_KEY = "idle_temp_c"
 """Remembered fact: testbed -> its idle temperature in degrees Celsius at the campaign's start."""
 
-_PASSING_S = 0.1
 _OTHERS_PAUSE_S = 5.0
 _COLLEAGUES_PAUSE_S = 1.0
 _PAUSED_LOOK_S = 2.0
-_BUSY_PAUSE_S = 1.0
-_LONGEST_BUSY_PAUSE_S = 15.0
-
-
-class RunStore(RunLedger, RunReader, Protocol):
-    """The run table, to write and to read."""
-
-
-class _GivenBackError(TestbedUnreachableError):
-    """The attempt is given up, so that another testbed can take its run."""
 
 
 class _NothingLeftError(TestbedUnreachableError):
@@ -78,6 +64,7 @@ class Controller:
         clock: monotonic seconds, the same as the cooldown's.
         membership: of a pool; alone by default.
         leftovers: of earlier attempts on this testbed, see `RunReader.leftovers`.
+        safe: ended attempts of this testbed that it may not know to be safe, see `RunReader.last_results`.
     """
 
     def __init__(
@@ -95,9 +82,9 @@ class Controller:
         clock: Callable[[], float] = time.monotonic,
         membership: Membership | None = None,
         leftovers: Sequence[Leftover] = (),
+        safe: Sequence[str] = (),
     ) -> None:
         self._store = store
-        self._client = client
         self._testbed = testbed
         self._cooldown = cooldown
         self._view = view
@@ -105,13 +92,8 @@ class Controller:
         self._export = export
         self._settings = settings
         self._clock = clock
-        self._previous_end_s: float | None = None
         self._next_export_s = clock() + settings.export_every_s
-        self._renewed_s = clock()
         self._streak = FailureStreak()
-        self._claim: Claim | None = None
-        self._recorded = AttemptState.CLAIMED
-        self._cooled: CooldownOutcome | None = None
         self._patience = Patience(
             settings.unreachable_after_s,
             clock=clock,
@@ -120,7 +102,7 @@ class Controller:
             on_away=self._look_whether_needed,
         )
         self._membership = membership or Alone(store)
-        self._settlement = Settlement(
+        settlement = Settlement(
             store,
             client,
             testbed=testbed,
@@ -129,10 +111,22 @@ class Controller:
             on_suspect=settings.on_suspect,
             ended=self._ended,
         )
-        self._unsettled: Measured | None = None
-        self._leftovers = list(leftovers)
-        self._taken_over: list[Leftover] = []
-        self._settler = LeftoverSettler(store, client, artifacts, testbed, self._patience.ask)
+        for attempt_id in safe:
+            settlement.acknowledger.add(attempt_id)
+        self._acknowledger = settlement.acknowledger
+        self._leftovers = LeftoverSettler(store, client, artifacts, testbed, self._patience.ask, leftovers)
+        self._driver = AttemptDriver(
+            client,
+            settlement=settlement,
+            leftovers=self._leftovers,
+            cooldown=cooldown,
+            patience=self._patience,
+            view=view,
+            stop=stop,
+            settings=settings,
+            streak=self._streak,
+            clock=clock,
+        )
         # As far as this process knows: for when the run table cannot be asked any more.
         self._counts = dict.fromkeys(RunState, 0)
 
@@ -143,10 +137,10 @@ class Controller:
             try:
                 ending = self._loop()
             except RunTableError:
-                self._unsettled = None  # there is no table to settle it in: the next orchestrator takes it up
+                self._driver.drop_unsettled()
                 raise
             finally:
-                self._settle()
+                self._driver.settle()
         except StoppedError:
             ending = Ending.STOPPED
         except _NothingLeftError:
@@ -163,7 +157,7 @@ class Controller:
                 f"Stopped after {len(self._streak.runs)} runs."
             )
         if ending in (Ending.FINISHED, Ending.STOPPED, Ending.HOPELESS):
-            self._settlement.acknowledger.tell_all()
+            self._acknowledger.tell_all()
         try:
             self._export()
         except JouleBedError as error:
@@ -180,6 +174,7 @@ class Controller:
         self._counts = dict(counts)
         self._streak.is_over = self._membership.has_results(counts)
         if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
+            self._settle_leftovers()
             return Ending.FINISHED
         self._note_policy()
         self._find_idle_temperature(is_new=counts[RunState.TODO] == sum(counts.values()))
@@ -187,21 +182,13 @@ class Controller:
             self._settle_leftovers()
             claim = None
             if self._membership.is_worth_claiming():
-                besides = self._unsettled.claim.attempt_id if self._unsettled else None
+                besides = self._driver.unsettled_id
                 claim = self._store.claim_next(self._testbed, self._membership.choice, besides=besides)
             if claim is None:
-                if not self._settle() and not self._wait_for_others():
+                if not self._driver.settle() and not self._wait_for_others():
                     return Ending.FINISHED
                 continue
-            self._claim, self._recorded, self._cooled = claim, claim.state, claim.cooldown
-            self._renewed_s = self._clock()
-            if self._unsettled is None:
-                self._view.attempt_started(claim)  # else when that one has ended
-            try:
-                self._drive(claim)
-            finally:
-                if self._unsettled is not None and self._unsettled.claim is not claim:
-                    self._settle()
+            self._driver.drive(HeldAttempt(self._store, claim, clock=self._clock, renew_s=self._settings.renew_s))
             if self._streak.is_hopeless(self._settings):
                 return Ending.HOPELESS
             self._export_if_due()
@@ -213,7 +200,7 @@ class Controller:
 
         Whoever is gone without an end leaves its lease to run out, and then the run is ours.
         """
-        self._claim = None
+        self._driver.rest()
         counts, pause = self._membership.look()
         n_left = counts[RunState.TODO] + counts[RunState.RUNNING]
         if n_left == 0:
@@ -253,7 +240,7 @@ class Controller:
                 self._store.remember(IDLE_TEMP_KEY, {**self._idle_temperatures(), self._testbed: measured})
         if not is_new:
             # When the last trial ended is not known to this process; the machine may be warm from it.
-            self._previous_end_s = self._clock()
+            self._driver.previous_end_s = self._clock()
 
     def _idle_temperatures(self) -> dict[str, JsonValue]:
         known = self._store.recall(IDLE_TEMP_KEY)
@@ -261,192 +248,23 @@ class Controller:
 
     def _settle_leftovers(self) -> None:
         """What was given up on this testbed: it may still be at work on it; waits until the testbed answers."""
-        if self._taken_over:
-            # Whoever took them drives them on, or has given them up by now.
-            given_up = self._store.leftovers().get(self._testbed, [])
-            self._leftovers += [left for left in given_up if left in self._taken_over]
-            self._taken_over = [left for left in self._taken_over if left not in given_up]
-        while self._leftovers:
-            self._claim = None
-            self._settle()
-            self._settler.settle(self._leftovers[0])
-            self._leftovers.pop(0)
+        if self._leftovers.are_there():
+            self._driver.rest()
+            self._driver.settle()
+            self._leftovers.settle_all()
 
     def _look_whether_needed(self, away_s: float) -> None:
         """While the testbed is away: whether another is to take its run, or the campaign is over without it."""
         if not self._membership.has_colleagues:
             return
-        if self._claim is None:
+        if not self._driver.has_attempt:
             counts = self._membership.look().counts
             if counts[RunState.TODO] + counts[RunState.RUNNING] == 0:
                 raise _NothingLeftError("The campaign has ended without this testbed.")
         elif away_s >= self._settings.give_back_after_s and self._membership.may_give_back():
-            raise _GivenBackError(
+            raise GivenBackError(
                 f"The testbed {self._testbed} has not answered for {away_s:.0f} s: its run goes back, for another one."
             )
-
-    def _drive(self, claim: Claim) -> None:
-        try:
-            status = self._look_for(claim)
-            if status is None:
-                status = self._start(claim)
-            if status is not None:
-                status = self._follow(claim, status)
-                self._collect(claim, status)
-        except _GivenBackError as given_back:
-            # Not the run's fault: what is cancelled is no try of it.
-            self._leftovers.append(Leftover(claim.attempt_id, claim.run_id))
-            self._end(claim, AttemptState.CANCELLED, given_back.body())
-        except AttemptNotFoundError:
-            self._settlement.lost(claim, self._cooled)
-        except TakenOverError as error:
-            self._note_taken_over(claim, error)
-
-    def _look_for(self, claim: Claim) -> AttemptStatus | None:
-        """Where the testbed has the attempt; None: it is to be submitted.
-
-        Raises:
-            AttemptNotFoundError: it was submitted, and is not there.
-        """
-        if claim.state is AttemptState.CLAIMED and self._cooldown.is_nothing and claim.cooldown is None:
-            return None  # submitting asks the same
-        try:
-            return self._patience.ask(lambda: self._client.status(claim.attempt_id))
-        except AttemptNotFoundError:
-            if claim.state is not AttemptState.CLAIMED:
-                raise
-            return None
-
-    def _start(self, claim: Claim) -> AttemptStatus | None:
-        """Cool down and submit; None when the attempt ended here."""
-        cooled = self._attempt(
-            claim, lambda: self._patience.ask(lambda: self._cooldown.wait(self._previous_end_s, self._cooling))
-        )
-        if cooled is None:
-            return None
-        self._note_cooldown(claim, cooled)
-        return self._attempt(claim, lambda: self._submit(claim, cooled))
-
-    def _attempt(self, claim: Claim, step: Callable[[], _T]) -> _T | None:
-        """A step before the trial; None when it failed for a reason of the run's own, which ended the attempt."""
-        try:
-            return step()
-        except StoppedError:
-            error = StoppedError("Stopped by the user before the trial began. Run the same command again to continue.")
-            self._end(claim, AttemptState.CANCELLED, error.body())
-            raise
-        except (
-            TestbedUnreachableError,
-            TestbedBusyError,
-            UnauthorizedError,
-            ProtocolMismatchError,
-            TakenOverError,
-            RunTableError,
-            StorageError,
-        ):
-            raise
-        except JouleBedError as error:
-            self._end(claim, AttemptState.FAILED, error.body())
-            return None
-
-    def _note_cooldown(self, claim: Claim, cooled: CooldownOutcome) -> None:
-        if not self._cooldown.is_nothing:
-            # Before the testbed hears of the attempt: whoever takes it over must know how warm it began.
-            self._write_state(claim.attempt_id, AttemptState.CLAIMED, cooled.message, cooled)
-            self._cooled = cooled
-
-    def _submit(self, claim: Claim, cooled: CooldownOutcome) -> AttemptStatus:
-        begin_s = self._clock()
-        pause_s = _BUSY_PAUSE_S
-        while True:
-            try:
-                return self._patience.ask(lambda: self._put(claim))
-            except TestbedBusyError as error:
-                self._settle()
-                if self._clock() - begin_s >= self._settings.busy_after_s:
-                    raise
-                self._view.waiting(error.message, error.code)
-                self._renew()
-                self._stop.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_BUSY_PAUSE_S)
-            # Somebody else's trial has warmed the machine. Cooling down once more would let the other in again and
-            # again: it is looked at, and a warm start is marked.
-            looked = self._cooldown.look_again(cooled)
-            if looked != cooled:
-                cooled = looked
-                self._note_cooldown(claim, cooled)
-
-    def _put(self, claim: Claim) -> AttemptStatus:
-        if begins_measured(claim.spec):
-            self._settle()
-        acknowledger = self._settlement.acknowledger
-        safe = acknowledger.next()
-        # While the testbed prepares the next trial, the last one is written down.
-        wait_s = _PASSING_S if self._unsettled is None else 0.0
-        status = self._client.submit(claim.attempt_id, claim.spec, wait_s=wait_s, acknowledges=safe)
-        acknowledger.told(safe)
-        self._settle()
-        return status
-
-    def _follow(self, claim: Claim, status: AttemptStatus) -> AttemptStatus:
-        """Poll to the end, and note the states on the way."""
-        self._stop.cancel_with(lambda: self._cancel(claim.attempt_id))
-        try:
-            while not status.state.is_final:
-                self._view.status(status)
-                if self._stop.level >= 2:
-                    self._cancel(claim.attempt_id)
-                if status.state is not self._recorded:
-                    # A state that is over at once is not worth a commit.
-                    newer = self._poll(status, self._settings.passing_s)
-                    if newer.version != status.version:
-                        status = newer
-                        continue
-                self._record(status.state)
-                status = self._poll(status, self._settings.poll_wait_s)
-        finally:
-            self._stop.cancel_with(None)
-        self._previous_end_s = self._clock()
-        return status
-
-    def _poll(self, status: AttemptStatus, wait_s: float) -> AttemptStatus:
-        return self._patience.ask(
-            lambda: self._client.status(
-                status.attempt_id, after_version=status.version, wait_s=wait_s, with_result=True
-            )
-        )
-
-    def _cancel(self, attempt_id: str) -> None:
-        try:
-            self._client.cancel(attempt_id)
-        except JouleBedError as error:
-            _log.warning("Attempt %s could not be cancelled: %s", attempt_id, error.message)
-
-    def _collect(self, claim: Claim, status: AttemptStatus) -> None:
-        result = status.result or self._patience.ask(lambda: self._client.result(claim.attempt_id))
-        measured = Measured(claim, result, self._cooled)
-        # A cooldown leaves time enough, and after a failure the next trial may have to wait.
-        is_in_order = self._cooldown.is_nothing and self._stop.level == 0 and self._streak.n_passing == 0
-        if is_in_order and self._settlement.may_wait(measured):
-            self._unsettled, self._claim = measured, None
-        else:
-            self._settlement.settle(measured)
-
-    def _settle(self) -> bool:
-        """Settle the trial before this one, if it waits for that."""
-        measured, self._unsettled = self._unsettled, None
-        if measured is None:
-            return False
-        try:
-            self._settlement.settle(measured)
-        except TakenOverError as error:
-            self._note_taken_over(measured.claim, error)
-        if self._claim is not None:
-            self._view.attempt_started(self._claim)
-        return True
-
-    def _end(self, claim: Claim, state: AttemptState, error: ErrorBody) -> None:
-        self._settlement.end(claim, state, self._cooled, error=error)
 
     def _ended(self, end: AttemptEnd) -> None:
         if end.run_state is not RunState.TODO and self._counts[RunState.TODO] > 0:
@@ -456,43 +274,9 @@ class Controller:
         self._membership.ended(end)
         self._view.attempt_ended(end)
 
-    def _note_taken_over(self, claim: Claim, error: TakenOverError) -> None:
-        self._taken_over.append(Leftover(claim.attempt_id, claim.run_id))
-        self._view.waiting(error.message, error.code)
-
-    def _record(self, state: AttemptState) -> None:
-        claim = self._claim
-        if claim is None or state is self._recorded or not may_follow(self._recorded, state):
-            self._renew()
-            return
-        self._write_state(claim.attempt_id, state)
-
-    def _renew(self) -> None:
-        """Keep the lease, at most every few seconds: requests may be many."""
-        if self._claim is None or self._clock() - self._renewed_s < self._settings.renew_s:
-            return
-        self._write_state(self._claim.attempt_id, self._recorded)
-
-    def _write_state(
-        self, attempt_id: str, state: AttemptState, message: str = "", cooldown: CooldownOutcome | None = None
-    ) -> None:
-        try:
-            self._store.record_state(attempt_id, state, message, cooldown=cooldown)
-        except ValueError as error:
-            # Not by this process: somebody drove it on in the meantime.
-            raise TakenOverError(
-                f"Another orchestrator took attempt {attempt_id} over: this one was silent for too long ({error})."
-            ) from error
-        self._recorded = state
-        self._renewed_s = self._clock()
-
-    def _cooling(self, progress: CooldownProgress) -> None:
-        self._renew()
-        self._view.cooling(progress)
-
     def _wait_for_testbed(self, message: str) -> None:
-        self._settle()
-        self._renew()
+        self._driver.settle()
+        self._driver.renew()
         self._view.waiting(message, TestbedUnreachableError.code)
 
     def _export_if_due(self) -> None:

@@ -5,14 +5,14 @@ never accepted as a second result.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from contract.errors import ArtifactCorruptError, AttemptNotFoundError
 from contract.trial_result import AttemptStatus
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.clients.base import TestbedClient
-from orchestrator.store.base import Leftover, RunLedger
+from orchestrator.store.base import Claim, Leftover, RunStore
 
 _log = logging.getLogger("orchestrator.campaign")
 
@@ -29,23 +29,49 @@ class LeftoverSettler:
         artifacts: takes the files.
         testbed: its name.
         ask: repeats a question while the testbed is away.
+        leftovers: of earlier processes, see `RunReader.leftovers`.
     """
 
     def __init__(
         self,
-        store: RunLedger,
+        store: RunStore,
         client: TestbedClient,
         artifacts: ArtifactFolder,
         testbed: str,
         ask: Callable[[Callable[[], AttemptStatus]], AttemptStatus],
+        leftovers: Sequence[Leftover] = (),
     ) -> None:
         self._store = store
         self._client = client
         self._artifacts = artifacts
         self._testbed = testbed
         self._ask = ask
+        self._left = list(leftovers)
+        self._taken_over: list[Leftover] = []
 
-    def settle(self, left: Leftover) -> None:
+    def give_up(self, claim: Claim) -> None:
+        """An attempt is given up here."""
+        self._left.append(Leftover(claim.attempt_id, claim.run_id))
+
+    def note_taken_over(self, claim: Claim) -> None:
+        """An attempt is another orchestrator's: it drives it on, or gives it up."""
+        self._taken_over.append(Leftover(claim.attempt_id, claim.run_id))
+
+    def are_there(self) -> bool:
+        """Whether there is something to settle; cheap."""
+        if self._taken_over:
+            given_up = self._store.leftovers().get(self._testbed, [])
+            self._left += [left for left in given_up if left in self._taken_over]
+            self._taken_over = [left for left in self._taken_over if left not in given_up]
+        return bool(self._left)
+
+    def settle_all(self) -> None:
+        """Settle them one by one; waits until the testbed answers."""
+        while self._left:
+            self._settle(self._left[0])
+            self._left.pop(0)
+
+    def _settle(self, left: Leftover) -> None:
         """Cancel what still runs of it, keep its files, and acknowledge it, so that the testbed may forget it.
 
         Idempotent: it can be repeated after a kill at any point. Waits until the testbed answers.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from contract.attempt_state import RunState
 from contract.errors import JouleBedError, TestbedUnreachableError, UsageError
+from contract.routes import MAX_ACKNOWLEDGED
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.config import Cooldown
@@ -92,6 +93,7 @@ class Pool:
         self._members = list(members)
         self._settings = parts.settings.of_pool(len(members))
         self._leftovers = parts.store.leftovers()
+        self._safe = parts.store.last_results(MAX_ACKNOWLEDGED)
         self._asked = outline(parts.plan)
         kinds = {member.kind for member in members}
         may_run = allows if has_kinds(member.entry for member in members) else None
@@ -176,6 +178,7 @@ class Pool:
             settings=self._settings,
             membership=membership,
             leftovers=self._leftovers.get(member.name, ()),
+            safe=self._safe.get(member.name, ()),
         ).run()
 
     def _join(self, member: PoolMember, stop: StopRequest, view: RecordingView) -> CampaignOutcome | None:

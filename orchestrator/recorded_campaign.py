@@ -14,13 +14,12 @@ from contract.node_info import NodeInfo
 from orchestrator.campaign import CampaignOutcome
 from orchestrator.campaign_view import CampaignView
 from orchestrator.config import Cooldown
-from orchestrator.controller import RunStore
 from orchestrator.driver import Condition, Driver, driver_key, drivers
 from orchestrator.pool_member import PoolMember
 from orchestrator.processes import ProcessState, host_of, pid_of, process_state
 from orchestrator.recording_view import RecordingView
 from orchestrator.stop_request import StopRequest
-from orchestrator.store.base import RunLedger
+from orchestrator.store.base import RunLedger, RunStore
 from orchestrator.store.owner import this_owner
 
 _log = logging.getLogger("orchestrator.campaign")

@@ -15,13 +15,14 @@ from rich.console import Console
 from contract.attempt_state import RunState
 from contract.errors import ConfigError, JouleBedError
 from contract.log_line import LogFormat, secret_values
+from contract.routes import MAX_ACKNOWLEDGED
 from orchestrator.artifact_uploader import copied_to
 from orchestrator.artifacts import ArtifactFolder
 from orchestrator.campaign import CampaignOutcome, ControllerSettings, Ending
 from orchestrator.clients.http_client import HttpClient, read_token
 from orchestrator.config import OnSuspect, RunnerConfig
 from orchestrator.config_loader import load_config
-from orchestrator.controller import Controller, RunStore
+from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
 from orchestrator.dashboard_process import DashboardProcess
 from orchestrator.design import expand
@@ -50,7 +51,7 @@ from orchestrator.ray_pool import ray_testbeds
 from orchestrator.recorded_campaign import Recorder
 from orchestrator.status_view import print_campaign_end, suspect_codes
 from orchestrator.stop_request import StopRequest
-from orchestrator.store.base import Plan
+from orchestrator.store.base import Plan, RunStore
 from orchestrator.store.database import LockWait
 from orchestrator.store.outage import ServerWait
 from orchestrator.store.sql_store import SqlStore
@@ -200,6 +201,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
                 export=_exporter(store, folder),
                 settings=settings,
                 leftovers=store.leftovers().get(info.identity.hostname, ()),
+                safe=store.last_results(MAX_ACKNOWLEDGED).get(info.identity.hostname, ()),
             ).run()
             view.ended(outcome)
         return print_campaign_end(console, folder, store, outcome)

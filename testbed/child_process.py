@@ -139,6 +139,38 @@ def wait_bounded(process: subprocess.Popen[bytes]) -> None:
         _log.error("Process %d does not end: it waits in the kernel, perhaps for a hung driver", process.pid)
 
 
+def run_bounded(command: Sequence[str], limit_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, or end it and all that it started; `subprocess.run` waits for one that cannot be ended.
+
+    Args:
+        command: program and arguments; never a shell's.
+        limit_s: seconds it may take.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it took longer.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=limit_s)
+    except BaseException:
+        kill_group(process.pid, 0.0)
+        wait_bounded(process)
+        raise
+    finally:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    said = (each.decode(errors="replace") for each in (out, errors))
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
 def _signal_group(group: int, number: int) -> bool:
     """Whether there was a group to signal."""
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from contract.errors import DeviceNotRestoredError, JouleBedError
 from testbed.child_log import last_lines
+from testbed.child_process import run_bounded
 from testbed.clock import Clock, SystemClock
 from testbed.restore_ledger import RestoreLedger, Unrestored
 
@@ -70,9 +71,7 @@ class Restorer:
         if not self._ledger.has_orphans():
             return
         try:
-            done = subprocess.run(
-                self._command, capture_output=True, text=True, timeout=self._limit_s, check=False, errors="replace"
-            )
+            done = run_bounded(self._command, self._limit_s)
         except subprocess.TimeoutExpired as error:
             raise DeviceNotRestoredError(
                 f"Putting devices back took longer than {self._limit_s:g} s: a driver may hang. Entries of the devices "

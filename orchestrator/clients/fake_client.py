@@ -61,6 +61,7 @@ class FakeClient:
         script: the trial of a spec and how many attempts of its run came before; all succeed by default.
         failures: method name -> errors that its next calls raise, in order.
         temp_c: the temperature of the one sensor, asked at every `node()`; None: no sensor.
+        brings_results: whether a final status brings the result, where it is asked to.
 
     Attributes:
         calls: (method, attempt id) of every call, in order.
@@ -71,10 +72,12 @@ class FakeClient:
         script: Callable[[TrialSpec, int], FakeTrial] = lambda spec, n_before: FakeTrial(),
         failures: Mapping[str, Sequence[JouleBedError]] | None = None,
         temp_c: Callable[[], float] | None = None,
+        brings_results: bool = True,
     ) -> None:
         self._script = script
         self._failures = {method: list(errors) for method, errors in (failures or {}).items()}
         self._temp_c = temp_c
+        self._brings_results = brings_results
         self._attempts: dict[str, _Attempt] = {}
         self.calls: list[tuple[str, str]] = []
 
@@ -139,11 +142,17 @@ class FakeClient:
         attempt = self._find(attempt_id)
         if wait_s >= 1.0 and after_version >= attempt.status.version and attempt.left:
             self._step(attempt, attempt.left.pop(0))
+        if with_result and self._brings_results and attempt.status.state.is_final:
+            return attempt.status.model_copy(update={"result": self.outcome(attempt_id)})
         return attempt.status
 
     def result(self, attempt_id: str) -> TrialResult:
         """See `TestbedClient.result`."""
         self._enter("result", attempt_id)
+        return self.outcome(attempt_id)
+
+    def outcome(self, attempt_id: str) -> TrialResult:
+        """The result of an attempt, without asking as a client does."""
         attempt = self._find(attempt_id)
         if not attempt.status.state.is_final:
             raise AttemptNotFinishedError(f"Attempt {attempt_id} still runs. Poll its status.")

@@ -265,7 +265,7 @@ class RunLedger(Protocol):
         message: str = "",
         reasons: Sequence[SuspectReason] = (),
     ) -> RunState:
-        """End an attempt, in one transaction; accepts it if the state is SUCCEEDED. Idempotent.
+        """End an attempt, in one transaction; accepts it if the state is SUCCEEDED. Idempotent for its owner.
 
         Never makes a second accepted attempt of a run. Without a result from the testbed (LOST, CANCELLED by us,
         unreachable) the error says why. A SUSPECT attempt with an error is not kept as the run's result: the run is
@@ -281,6 +281,9 @@ class RunLedger(Protocol):
 
         Returns:
             The run's state afterwards: TODO when it will be tried again.
+
+        Raises:
+            TakenOverError: it is another orchestrator's now, or has ended otherwise.
         """
         ...
 
@@ -339,6 +342,17 @@ class RunReader(Protocol):
         """Testbed -> attempts there that were given up, and about which it was not asked since."""
         ...
 
+    def last_results(self, n: int) -> dict[str, list[str]]:
+        """Testbed -> its last `n` attempts that ended with a result of its own, newest first.
+
+        Nobody may have told it that they are safe here.
+        """
+        ...
+
     def facts(self, prefix: str) -> dict[str, JsonValue]:
         """The facts whose key begins with a prefix, in order of their keys."""
         ...
+
+
+class RunStore(RunLedger, RunReader, Protocol):
+    """The run table, to write and to read."""

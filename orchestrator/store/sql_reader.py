@@ -204,6 +204,21 @@ class SqlReader:
         return found
 
     @patient
+    def last_results(self, n: int) -> dict[str, list[str]]:
+        """See `RunReader`."""
+        place = func.row_number().over(partition_by=ATTEMPT.c.testbed, order_by=ATTEMPT.c.finished_at.desc())
+        ended = (
+            select(ATTEMPT.c.testbed, ATTEMPT.c.attempt_id, place.label("place"))
+            .where(ATTEMPT.c.finished_at.is_not(None), ATTEMPT.c.result.is_not(None))
+            .subquery()
+        )
+        found: dict[str, list[str]] = {}
+        with self._reader() as connection:
+            for row in connection.execute(select(ended).where(ended.c.place <= n).order_by(ended.c.place)):
+                found.setdefault(row.testbed, []).append(row.attempt_id)
+        return found
+
+    @patient
     def facts(self, prefix: str) -> dict[str, JsonValue]:
         """See `RunReader`."""
         query = select(FACT).where(FACT.c.key.startswith(prefix, autoescape=True)).order_by(FACT.c.key)

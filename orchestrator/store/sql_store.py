@@ -22,10 +22,11 @@ from orchestrator.cooldown import CooldownOutcome
 from orchestrator.processes import host_of, pid_of
 from orchestrator.store import statement
 from orchestrator.store.base import Claim, ClaimChoice, Plan, TakenOverError
+from orchestrator.store.claiming import Seeker, next_run, open_attempt
 from orchestrator.store.database import NOTE, LockWait, database_url, open_database, serialise, told
 from orchestrator.store.decision import Decision
 from orchestrator.store.outage import ServerWait, patient
-from orchestrator.store.owner import is_gone, this_owner
+from orchestrator.store.owner import this_owner
 from orchestrator.store.schema import ATTEMPT, EXPERIMENT, FACT, RUN
 from orchestrator.store.sql_reader import SqlReader, cooldown_of
 from orchestrator.store.standing import standing
@@ -143,10 +144,12 @@ class SqlStore(SqlReader):
         """See `RunLedger`."""
         with self._writing() as connection:
             now = self._time(connection)
-            left = self._left_open(connection, testbed, choice, besides, now)
-            if left is not None:
-                return self._take_over(connection, left, testbed, now)
-            run = _next_run(connection, choice)
+            seeker = Seeker(self._owner, testbed, choice, besides, lambda: self._was_away(connection, now))
+            while (left := open_attempt(connection, seeker, now)) is not None:
+                if left.state != AttemptState.CLAIMED or left.testbed == testbed:
+                    return self._take_over(connection, left, now)
+                self._give_up(connection, left)
+            run = next_run(connection, choice)
             if run is None:
                 return None
             number = 1 + (connection.execute(statement.LAST_NUMBER, {"of_run": run.run_id}).scalar() or 0)
@@ -212,22 +215,20 @@ class SqlStore(SqlReader):
         with self._writing() as connection:
             row = self._own(connection, attempt_id)
             if row.finished_at is None:
-                now = self._time(connection)
                 others = connection.execute(statement.ACCEPTED, {"of_run": row.run_id}).first()
                 ending = {
-                    "of_attempt": attempt_id,
-                    "state": state,
                     "accepted": state is AttemptState.SUCCEEDED and others is None,
-                    "lease_until": None,
-                    "updated_at": now,
-                    "finished_at": now,
                     "error": error.model_dump(mode="json") if error else None,
                     "result": result.model_dump(mode="json") if result else None,
                     "reasons": [reason.model_dump(mode="json") for reason in doubts],
                 }
-                connection.execute(statement.END_ATTEMPT, ending)
                 story = message or (error.message if error else "")
-                self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
+                self._conclude(connection, attempt_id, row, state, ending, story)
+            elif (row.owner, row.state) != (self._owner, state):
+                raise TakenOverError(
+                    f"Attempt {attempt_id} has ended as {row.state}, by {row.owner}: that stays.",
+                    owner=row.owner,
+                )
             return self._derive(connection, row.run_id)
 
     @patient
@@ -351,35 +352,6 @@ class SqlStore(SqlReader):
         at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return at
 
-    def _left_open(
-        self, connection: Connection, testbed: str, choice: ClaimChoice | None, besides: str | None, now: datetime
-    ) -> Any | None:
-        """An attempt without an end that is this testbed's to drive, locked."""
-        for owner, earliest in connection.execute(statement.OPEN_OWNERS).all():
-            is_ours = owner == self._owner
-            is_free = is_ours or is_gone(owner)
-            if not is_free and (earliest >= now or self._was_away(connection, now)):
-                continue
-            rows: list[Any] = []
-            if is_ours and choice is not None:
-                for each in choice.open_on():
-                    asked = {"of_owner": owner, "of_testbed": each}
-                    rows += connection.execute(statement.OPEN_ON_TESTBED, asked).all()
-            else:
-                rows += connection.execute(statement.OPEN_OF_OWNER, {"of_owner": owner}).all()
-            for row in rows:
-                if row.attempt_id == besides or (not is_free and row.lease_until >= now):
-                    continue
-                if choice is not None and row.testbed != testbed and choice.is_colleague(row.testbed):
-                    continue
-                taken = connection.execute(
-                    statement.TAKE_OPEN, {"of_attempt": row.attempt_id, "of_owner": owner}
-                ).first()
-                # Its owner may have renewed the lease before the row was locked.
-                if taken is not None and (is_free or taken.lease_until < now):
-                    return taken
-        return None
-
     def _was_away(self, connection: Connection, now: datetime) -> bool:
         """Whether leases may have run out because the server was away: their owners get time to renew them."""
         if connection.dialect.name != "postgresql" or self._now is not None:
@@ -389,17 +361,39 @@ class SqlStore(SqlReader):
         started_at: datetime = connection.execute(select(func.pg_postmaster_start_time())).scalar_one()
         return now - started_at < timedelta(seconds=LEASE_S)
 
-    def _take_over(self, connection: Connection, row: Any, testbed: str, now: datetime) -> Claim:
+    def _take_over(self, connection: Connection, row: Any, now: datetime) -> Claim:
         state = AttemptState(row.state)
-        changed = {"owner": self._owner}
-        if state is AttemptState.CLAIMED:
-            # As far as this table knows no testbed has it yet: it is this one that will be asked.
-            changed["testbed"] = testbed
-        self._renew(connection, row.attempt_id, now, **changed)
+        self._renew(connection, row.attempt_id, now, owner=self._owner)
         if row.owner != self._owner:
             self._tell(connection, now, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
         spec = TrialSpec.model_validate(row.spec)
         return Claim(row.attempt_id, row.run_id, row.number, spec, state, cooldown_of(row))
+
+    def _give_up(self, connection: Connection, row: Any) -> None:
+        """End an attempt that was claimed for another testbed, which may have it though nobody noted that.
+
+        One attempt runs on one testbed at most: its run is claimed anew, and what the other one has is a leftover.
+        """
+        story = f"claimed for {row.testbed} by {row.owner}, which is gone; its run goes to another testbed"
+        error = ErrorBody(code=TakenOverError.code, message=f"{story[0].upper()}{story[1:]}.").model_dump(mode="json")
+        ending = {"accepted": False, "error": error, "result": None, "reasons": []}
+        self._conclude(connection, row.attempt_id, row, AttemptState.CANCELLED, ending, story)
+        self._derive(connection, row.run_id)
+
+    def _conclude(
+        self,
+        connection: Connection,
+        attempt_id: str,
+        row: Any,
+        state: AttemptState,
+        ending: dict[str, Any],
+        story: str,
+    ) -> None:
+        """Write an attempt's end; what becomes of its run is for `_derive`."""
+        now = self._time(connection)
+        ended = {"of_attempt": attempt_id, "state": state, "lease_until": None, "updated_at": now, "finished_at": now}
+        connection.execute(statement.END_ATTEMPT, ended | ending)
+        self._tell(connection, now, attempt_id, row.run_id, AttemptState(row.state), state, story)
 
     def _own(self, connection: Connection, attempt_id: str) -> Any:
         """The attempt, locked; it must be this owner's, unless it is over."""
@@ -447,29 +441,3 @@ class SqlStore(SqlReader):
         state = standing(attempts, max_attempts=attempts[0].max_attempts, reopened_after=attempts[0].reopened_after)
         connection.execute(statement.SET_RUN_STATE, {"of_run": run_id, "state": state})
         return state
-
-
-def _next_run(connection: Connection, choice: ClaimChoice | None) -> Any | None:
-    """The run to do next, locked."""
-    if choice is None:
-        return connection.execute(statement.NEXT_RUN).first()
-    after = choice.begin()
-    if after is None:
-        return None
-    while True:
-        asked = {"after": after, "window": choice.window}
-        found = list(connection.execute(statement.NEXT_POSITIONS, asked).scalars())
-        left, is_for_us = list(found), False
-        while (position := choice.best(left)) is not None:
-            is_for_us = True
-            run = connection.execute(statement.RUN_AT, {"at": position}).first()
-            if run is not None:
-                choice.took(position)
-                return run
-            left.remove(position)  # another orchestrator takes it at this moment
-        if len(found) < choice.window:
-            choice.found_nothing()
-            return None
-        after = found[-1]
-        if not is_for_us:
-            choice.passed(after)

@@ -22,6 +22,7 @@ from contract.errors import JouleBedError, MeterError, MeterUnavailableError
 from contract.trial_result import EnergyMethod
 from energy.energibridge_log import read_energibridge_log
 from testbed import attempt_folder
+from testbed.child_process import kill_group, run_bounded, wait_bounded
 from testbed.clock import Clock, SystemClock
 from testbed.meters.base import MeterProbe, MeterReport
 from testbed.meters.energibridge_panic import advice_on, explain_panic
@@ -213,11 +214,11 @@ class EnergiBridgeMeter:
         try:
             process.wait(_END_LIMIT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill_group(process.pid, 0.0)
+            wait_bounded(process)
         if self._log_file is not None:
             self._log_file.close()
-        return process.returncode
+        return -signal.SIGKILL if process.returncode is None else process.returncode
 
     def _complaint(self, what: str) -> str:
         said = (self._out_dir / attempt_folder.ENERGIBRIDGE_SUMMARY).read_text(errors="replace").strip()[-500:]
@@ -232,10 +233,8 @@ def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
         OSError: it cannot be started.
         subprocess.TimeoutExpired: it does not end.
     """
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
-    if done.returncode < 0:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
-    return done
+    done = run_bounded(command, _PROBE_LIMIT_S)
+    return done if done.returncode >= 0 else run_bounded(command, _PROBE_LIMIT_S)
 
 
 def figure_terms(version: str) -> tuple[EnergyMethod | None, str]:

@@ -9,6 +9,7 @@ from contract.errors import (
     JouleBedError,
     TestbedUnreachableError,
 )
+from contract.routes import MAX_ACKNOWLEDGED
 from contract.trial_result import AttemptStatus
 from contract.trial_spec import TrialSpec
 from orchestrator.artifacts import ArtifactFolder
@@ -18,6 +19,7 @@ from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown
 from orchestrator.controller import Controller
 from orchestrator.cooldown import CooldownWait
+from orchestrator.membership import Membership
 from orchestrator.stop_request import StopRequest
 from orchestrator.store.base import Claim
 from orchestrator.store.outage import ServerWait
@@ -67,7 +69,12 @@ class Campaign:
         self.store.create_experiment(plan(n_runs, max_attempts))
 
     def run(
-        self, client: FakeClient, cooldown: Cooldown = NO_COOLDOWN, testbed: str = "fake", **settings: Any
+        self,
+        client: FakeClient,
+        cooldown: Cooldown = NO_COOLDOWN,
+        testbed: str = "fake",
+        membership: Membership | None = None,
+        **settings: Any,
     ) -> CampaignOutcome:
         return Controller(
             self.store,
@@ -82,7 +89,9 @@ class Campaign:
             export=self.export,
             settings=ControllerSettings(**settings),
             clock=self.clock,
+            membership=membership,
             leftovers=self.store.leftovers().get(testbed, ()),
+            safe=self.store.last_results(MAX_ACKNOWLEDGED).get(testbed, ()),
         ).run()
 
     def count_export(self) -> None:

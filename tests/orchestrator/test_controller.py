@@ -34,7 +34,8 @@ def test_runs_everything_in_order_once(campaign: Campaign, tmp_path: Path) -> No
     assert [method for method, _ in client.calls].count("acknowledge") == 3
     before = len(client.calls)
     assert campaign.run(client).ending is Ending.FINISHED
-    assert len(client.calls) == before
+    # A process that was killed may not have told that its last results are safe.
+    assert {method for method, _ in client.calls[before:]} <= {"acknowledge"}
 
 
 def test_the_story_of_an_attempt_is_told(campaign: Campaign) -> None:

@@ -21,7 +21,7 @@ from tests.orchestrator.doubles import spec
 
 @pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifacts", "acknowledge"])
 def test_a_testbed_that_stays_away_for_a_while(campaign: Campaign, method: str) -> None:
-    client = FakeClient(failures={method: [AWAY] * 3})
+    client = FakeClient(failures={method: [AWAY] * 3}, brings_results=method != "result")
     outcome = campaign.run(client)
     assert outcome.counts[RunState.DONE] == 3
     assert campaign.attempts() == [AttemptState.SUCCEEDED] * 3
@@ -34,7 +34,7 @@ def test_a_testbed_that_stays_away_for_a_while(campaign: Campaign, method: str) 
 
 @pytest.mark.parametrize("method", ["submit", "status", "result", "fetch_artifacts"])
 def test_a_testbed_that_stays_away_stops_a_campaign_that_can_go_on(campaign: Campaign, method: str) -> None:
-    client = FakeClient(failures={method: [AWAY] * 10_000})
+    client = FakeClient(failures={method: [AWAY] * 10_000}, brings_results=method != "result")
     outcome = campaign.run(client, unreachable_after_s=600.0)
     assert outcome.ending is Ending.UNREACHABLE
     assert "No answer" in outcome.message

@@ -69,6 +69,10 @@ def test_what_another_testbed_took_over_is_not_this_ones(tmp_path: Path) -> None
     claim = given_up(campaign, client)
     assert campaign.run(FakeClient(), testbed="other").ending is Ending.FINISHED
     assert [left.attempt_id for left in campaign.store.leftovers()["fake"]] == [claim.attempt_id]
+    # Though nothing is left to do: the next time that it is driven, it is rid of it.
+    assert campaign.run(client).ending is Ending.FINISHED
+    assert campaign.store.leftovers() == {}
+    assert claim.attempt_id in acknowledged(client)
 
 
 def test_a_testbed_that_comes_back_is_rid_of_what_was_given_back(tmp_path: Path) -> None:

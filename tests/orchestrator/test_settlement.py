@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from contract.attempt_state import AttemptState, RunState
-from contract.errors import AttemptNotFoundError, TestbedBusyError
+from contract.errors import AttemptNotFoundError, ChildDiedError, TestbedBusyError
 from contract.routes import MAX_BROUGHT_BYTES
 from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
+from orchestrator.attempt_journal import AttemptJournal
 from orchestrator.campaign import Ending
+from orchestrator.campaign_view import AttemptEnd
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown, OnSuspect
+from orchestrator.experiment_folder import require_sound
+from orchestrator.membership import Colleagues
+from orchestrator.store.balance import Balance
 from orchestrator.store.base import Claim
+from orchestrator.store.schema import RUN_TABLE
+from orchestrator.store.sql_store import LEASE_S, SqlStore
 from tests.orchestrator.campaigns import AWAY, Campaign, scripted
+from tests.orchestrator.test_store import Now
 
 
 class Watched(FakeClient):
@@ -110,9 +119,9 @@ def test_a_doubted_trial_is_settled_first(campaign: Campaign) -> None:
 
 def test_files_that_are_still_on_the_testbed_are_fetched_first(campaign: Campaign) -> None:
     class Large(Watched):
-        def result(self, attempt_id: str) -> TrialResult:
+        def outcome(self, attempt_id: str) -> TrialResult:
             large = ArtifactRef(name="trace_0.csv", size_bytes=MAX_BROUGHT_BYTES + 1, sha256="0" * 64)
-            result = super().result(attempt_id)
+            result = super().outcome(attempt_id)
             return result.model_copy(update={"artifacts": [*result.artifacts, large]})
 
         def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
@@ -186,3 +195,187 @@ def test_nothing_waits_for_a_testbed_that_is_away_or_busy(campaign: Campaign, er
     client.submit = once_refused  # type: ignore[method-assign]
     assert campaign.run(client).counts[RunState.DONE] == 3
     assert n_done == [0, 0, 1, 1]
+
+
+def test_in_the_order_in_which_they_were(campaign: Campaign) -> None:
+    """The next attempt ends before it began: by then the last one has ended, and the pause is for what failed."""
+    client = FakeClient()
+    told: list[str] = []
+    campaign.view.attempt_started = lambda claim: told.append(f"started {claim.run_id[4]} {claim.number}")  # type: ignore[method-assign]
+    campaign.view.on_end = lambda end: told.append(f"{end.state} {end.claim.run_id[4]}")
+    submit, n = client.submit, 0
+
+    def refusing(*arguments: object, **options: object) -> AttemptStatus:
+        nonlocal n
+        n += 1
+        if n == 2:
+            raise ChildDiedError("The process that checks died.")
+        return submit(*arguments, **options)  # type: ignore[arg-type]
+
+    client.submit = refusing  # type: ignore[method-assign]
+    begin_s = campaign.clock()
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    first, second, third = (row.run_id[4] for row in campaign.store.runs())
+    assert told == [
+        f"started {first} 1",
+        f"SUCCEEDED {first}",
+        f"started {second} 1",
+        f"FAILED {second}",
+        f"started {second} 2",
+        f"SUCCEEDED {second}",
+        f"started {third} 1",
+        f"SUCCEEDED {third}",
+    ]
+    assert campaign.clock() - begin_s >= 1.0
+    assert any("Going on in 1 s" in message for message in campaign.view.waits)
+
+
+@pytest.mark.parametrize("waits_for", ["the run table", "the testbed"])
+def test_ctrl_c_twice_while_it_is_settled(campaign: Campaign, waits_for: str) -> None:
+    """Settling has to wait and is not waited for: the trial that was submitted meanwhile is cancelled."""
+    client = FakeClient()
+    finish, fetch, n = campaign.store.finish, client.fetch_artifacts, 0
+
+    def asked_twice() -> bool:
+        nonlocal n
+        n += 1
+        if n == 1:
+            campaign.stop.request()
+            campaign.stop.request()
+        return n == 1
+
+    def locked(*arguments: object, **options: object) -> RunState:
+        if asked_twice():
+            campaign.stop.sleep_unless_cancelled(0.0)  # as whoever waits for a lock does
+        return finish(*arguments, **options)  # type: ignore[arg-type]
+
+    def away(*arguments: object) -> None:
+        if asked_twice():
+            raise AWAY
+        fetch(*arguments)  # type: ignore[arg-type]
+
+    if waits_for == "the run table":
+        campaign.store.finish = locked  # type: ignore[method-assign]
+    else:
+        client.fetch_artifacts = away  # type: ignore[method-assign]
+    assert campaign.run(client).ending is Ending.STOPPED
+    first, second, third = campaign.store.runs()
+    assert [each.state.is_final for row in (first, second) for each in row.attempts] == [False, False]
+    assert client.status(second.attempts[0].attempt_id).state is AttemptState.CANCELLED
+    assert not third.attempts
+    campaign.stop.level = 0
+    assert campaign.run(client).counts[RunState.DONE] == 3
+    assert campaign.attempts() == [
+        AttemptState.SUCCEEDED,
+        AttemptState.CANCELLED,
+        AttemptState.SUCCEEDED,
+        AttemptState.SUCCEEDED,
+    ]
+
+
+def test_a_result_that_did_not_come_by_itself_is_settled_first(campaign: Campaign) -> None:
+    """Its files may still have to be fetched, and the testbed would serve them while it measures."""
+    client = Watched(campaign, brings_results=False)
+    campaign.run(client)
+    assert client.n_ended == [0, 1, 2]
+
+
+def test_who_was_away_accepts_nothing_that_another_has_ended(tmp_path: Path) -> None:
+    """Silent between a trial's end and the run table, while another orchestrator lost it and did the run again."""
+    now = Now()
+    campaign = Campaign(tmp_path, n_runs=1)
+    campaign.store.close()
+    tables = [
+        SqlStore.open(tmp_path / RUN_TABLE, owner=f"host{name}:1:1", create=False, now=now) for name in ("A", "B")
+    ]
+    other = Campaign(tmp_path, n_runs=1)
+    other.store.close()
+    campaign.store, other.store = tables
+    client = FakeClient()
+    outcome = client.outcome
+    n = 0
+
+    def slow(attempt_id: str) -> TrialResult:
+        nonlocal n
+        n += 1
+        if n == 1:
+            now.at += timedelta(seconds=LEASE_S + 1)
+            assert other.run(FakeClient(), testbed="other").counts[RunState.DONE] == 1
+        return outcome(attempt_id)
+
+    client.outcome = slow  # type: ignore[method-assign]
+    campaign.run(client, passing_s=0.0)
+    (row,) = campaign.store.runs()
+    assert [(each.state, each.accepted) for each in row.attempts] == [
+        (AttemptState.LOST, False),
+        (AttemptState.SUCCEEDED, True),
+    ]
+    assert campaign.view.ends == []
+    assert any("has ended as LOST" in message or "taken over" in message for message in campaign.view.waits)
+    accepted = {each.attempt_id: each.accepted for each in AttemptJournal(tmp_path).read().values()}
+    assert accepted == {each.attempt_id: each.accepted for each in row.attempts}
+    require_sound(tmp_path, tables[0])
+
+
+def test_a_result_of_who_was_killed_is_acknowledged_by_who_goes_on(campaign: Campaign) -> None:
+    """It was in the run table, and its testbed was not told."""
+    client = FakeClient()
+
+    def kill(end: AttemptEnd) -> None:
+        if len(campaign.view.ends) == 2:
+            raise Killed
+
+    campaign.view.on_end = kill
+    with pytest.raises(Killed):
+        campaign.run(client)
+    campaign.view.on_end = lambda end: None
+    assert campaign.run(client).ending is Ending.FINISHED
+    acknowledged = {attempt_id for method, attempt_id in client.calls if method == "acknowledge"}
+    assert acknowledged == {row.attempts[0].attempt_id for row in campaign.store.runs()}
+
+
+def test_in_a_pool_both_runs_of_a_testbed_that_is_gone_go_to_others(campaign: Campaign) -> None:
+    """It went away with files that are still there while its next trial runs."""
+
+    class Going(FakeClient):
+        is_away = False
+
+        def submit(
+            self, attempt_id: str, spec: TrialSpec, *, wait_s: float = 0.0, acknowledges: Sequence[str] = ()
+        ) -> AttemptStatus:
+            self._answer()
+            status = super().submit(attempt_id, spec, wait_s=wait_s, acknowledges=acknowledges)
+            self.is_away = len(self._attempts) == 2
+            return status
+
+        def status(
+            self, attempt_id: str, *, after_version: int = -1, wait_s: float = 0.0, with_result: bool = False
+        ) -> AttemptStatus:
+            self._answer()
+            return super().status(attempt_id, after_version=after_version, wait_s=wait_s, with_result=with_result)
+
+        def fetch_artifacts(self, attempt_id: str, artifacts: Sequence[ArtifactRef], folder: Path) -> None:
+            self._answer()
+            super().fetch_artifacts(attempt_id, artifacts, folder)
+
+        def cancel(self, attempt_id: str) -> AttemptStatus:
+            self._answer()
+            return super().cancel(attempt_id)
+
+        def _answer(self) -> None:
+            if self.is_away:
+                raise AWAY
+
+    pool = Colleagues(campaign.store, Balance.of(campaign.store, None, {""}), clock=campaign.clock)
+    member, _ = pool.member("fake"), pool.member("other")
+    given_back: list[float] = []
+    campaign.view.on_end = lambda end: given_back.append(campaign.clock.now_s)
+    outcome = campaign.run(
+        Going(), membership=member, renew_s=float("inf"), give_back_after_s=600.0, unreachable_after_s=3600.0
+    )
+    assert outcome.ending is Ending.UNREACHABLE
+    assert campaign.attempts() == [AttemptState.CANCELLED] * 2
+    assert campaign.states() == [RunState.TODO] * 3
+    assert all(600 * n <= at_s < 610 * n for n, at_s in enumerate(given_back, 1))
+    left = [each.attempt_id for each in campaign.store.leftovers()["fake"]]
+    assert left == [row.attempts[0].attempt_id for row in campaign.store.runs()[:2]]

@@ -187,7 +187,8 @@ def test_finish_is_idempotent(store: SqlStore, address: Address) -> None:
     claim, state = end(store, AttemptState.SUCCEEDED)
     before = dump(address)
     assert store.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is state
-    assert store.finish(claim.attempt_id, AttemptState.FAILED, error=RETRYABLE) is RunState.DONE
+    with pytest.raises(TakenOverError, match="has ended as SUCCEEDED"):
+        store.finish(claim.attempt_id, AttemptState.FAILED, error=RETRYABLE)
     with pytest.raises(ValueError, match="cannot follow"):
         store.record_state(claim.attempt_id, AttemptState.LOADING)
     assert dump(address) == before
@@ -319,21 +320,37 @@ def test_who_was_silent_for_too_long_cannot_write_any_more(address: Address) -> 
         with pytest.raises(TakenOverError):
             silent.finish(claim.attempt_id, AttemptState.CANCELLED)
         other.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim))
-        # What is over is over, whoever asks.
-        assert silent.finish(claim.attempt_id, AttemptState.CANCELLED) is RunState.DONE
+        # What is over is over, and its end is not another's.
+        for state in (AttemptState.CANCELLED, AttemptState.SUCCEEDED):
+            with pytest.raises(TakenOverError, match="has ended as SUCCEEDED, by me"):
+                silent.finish(claim.attempt_id, state, result=result_of(claim))
 
 
-def test_an_attempt_that_no_testbed_has_goes_to_the_new_owners(address: Address) -> None:
+def test_an_attempt_runs_on_one_testbed_at_most(address: Address) -> None:
+    """It was claimed, and whether its testbed has it was not noted: another one gets a new attempt of the run."""
     now = Now()
     with (
         closing(SqlStore.open(address, owner="elsewhere:1:1", create=True, now=now)) as first,
         closing(SqlStore.open(address, owner="me", create=False, now=now)) as second,
     ):
         first.create_experiment(plan(1))
-        claimed(first)
+        left = claimed(first)
         now.at += timedelta(seconds=LEASE_S + 1)
-        assert second.claim_next("other-box") is not None
-        assert second.runs()[0].attempts[0].testbed == "other-box"
+        claim = second.claim_next("other-box")
+        assert claim is not None
+        assert (claim.run_id, claim.number) == (left.run_id, 2)
+        assert [(each.testbed, each.state) for each in second.runs()[0].attempts] == [
+            ("box", AttemptState.CANCELLED),
+            ("other-box", AttemptState.CLAIMED),
+        ]
+        # What it may have is asked for when that testbed is driven again.
+        assert {name: [each.attempt_id for each in found] for name, found in second.leftovers().items()} == {
+            "box": [left.attempt_id]
+        }
+        with pytest.raises(TakenOverError):
+            first.finish(left.attempt_id, AttemptState.SUCCEEDED, result=result_of(left))
+        assert second.finish(claim.attempt_id, AttemptState.SUCCEEDED, result=result_of(claim)) is RunState.DONE
+        assert [attempt.accepted for attempt in second.runs()[0].attempts] == [False, True]
 
 
 _DRIVE_AND_DIE = """

@@ -25,7 +25,7 @@ GATE = Cooldown(floor_s=1.0, max_wait_s=10.0)
 def warm_after_idle(n_cool: int = 3) -> FakeClient:
     """A testbed that is at 40 °C for the first readings, and at 70 °C ever after."""
     left = iter([40.0] * n_cool)
-    return FakeClient(temp_c=lambda: next(left, 70.0))
+    return FakeClient(temp_c=lambda: next(left, 70.0), brings_results=False)
 
 
 def cooldown_stories(campaign: Campaign) -> list[str]:

@@ -1,6 +1,8 @@
 """The warm child of block mode, and the child inside EnergiBridge."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +16,8 @@ from contract.errors import (
     JouleBedError,
     MeterError,
 )
-from testbed import attempt_folder
-from testbed.child_process import kill_group, process_identity
+from testbed import attempt_folder, child_process
+from testbed.child_process import kill_group, process_identity, run_bounded
 from testbed.node import TestbedNode
 from tests.testbed.node_doubles import make_node, measuring, spec, wait_final, wait_until
 
@@ -121,3 +123,32 @@ class TestWrappedChild:
             assert (error.code, error.message) == ("meter", "it left with 101")
         finally:
             node.close()
+
+
+class TestRunBounded:
+    def test_what_it_said_and_how_it_ended(self) -> None:
+        code = r"import sys; print('out'); print('err\xff', file=sys.stderr); sys.exit(3)"
+        done = run_bounded([sys.executable, "-c", code], 60.0)
+        assert (done.returncode, done.stdout, done.stderr.startswith("err")) == (3, "out\n", True)
+
+    def test_overdue_it_is_ended_with_all_that_it_started(self, tmp_path: Path) -> None:
+        told = tmp_path / "pid"
+        code = (
+            "import subprocess, sys, time\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            f"open({str(told)!r}, 'w').write(str(child.pid))\n"
+            "time.sleep(600)\n"
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_bounded([sys.executable, "-c", code], 5.0)
+        assert process_identity(int(told.read_text())) is None
+
+    def test_one_that_cannot_be_ended_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where it waits in the kernel for a hung driver: a signal does nothing."""
+        monkeypatch.setattr(child_process, "_KILL_LIMIT_S", 0.1)
+        started: list[int] = []
+        kill = os.killpg
+        monkeypatch.setattr(os, "killpg", lambda group, number: started.append(group))
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_bounded([sys.executable, "-c", "import time; time.sleep(600)"], 0.1)
+        kill(started[0], signal.SIGKILL)

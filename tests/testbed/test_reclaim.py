@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -156,6 +157,28 @@ class TestGpuMemory:
     def reclaimer(self, tmp_path: Path, gpu: GpuDouble, clock: "TestGpuMemory.Time", *, container: bool) -> Reclaimer:
         memory = GpuMemory(NvmlDouble([gpu]), is_namespaced=container)
         return Reclaimer(tmp_path, memory, Patience(gpu_s=30.0), monotonic_s=clock.monotonic, sleep=clock.sleep)
+
+    def test_a_driver_that_does_not_answer_stands_in_the_way_and_keeps_nobody_waiting(self, tmp_path: Path) -> None:
+        answers = threading.Event()
+
+        class Hung(NvmlDouble):
+            n_starts = 0
+
+            def nvmlInit(self) -> None:
+                self.n_starts += 1
+                answers.wait()
+
+        library = Hung([])
+        memory = GpuMemory(library, is_namespaced=False, look_s=0.05)
+        reclaimer = Reclaimer(tmp_path, memory, Patience(process_s=0.1, gpu_s=0.1))
+        assert "the GPU driver does not answer: restart the machine" in reclaimer.end_all()
+        assert "does not answer" in reclaimer.obstacle()
+        assert library.n_starts == 1  # not one more thread for each look
+        answers.set()
+        memory._look_s = 60.0
+        while memory._overdue is not None and memory._overdue.goes_on:
+            time.sleep(0.01)
+        assert reclaimer.obstacle() == ""
 
     def test_of_an_ended_process_is_waited_for(self, tmp_path: Path) -> None:
         clock, gpu = self.Time(), GpuDouble(compute_pids=[ENDED])

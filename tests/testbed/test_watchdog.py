@@ -29,6 +29,8 @@ from tests.testbed.node_doubles import wait_final
 ROOT = Path(__file__).parents[2]
 NODE = Path(__file__).with_name("node_process.py")
 FOUND = {"clock_mhz": 1410.0, "power_limit_w": 650.0}
+SET = {"clock_mhz": 1005.0, "power_limit_w": 400.0}
+FAN_FOUND, FAN_SET = {"fan_duty": 0.6}, {"fan_duty": 1.0}
 LIMIT_S = 60.0
 """For a busy machine; none of it is waited for where things work."""
 
@@ -43,7 +45,7 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 def spec(
     run_id: str = "run_0_repetition_0", *, tokens_per_s: float = 1.0, sets: bool = True, **fields: Any
 ) -> TrialSpec:
-    """A trial at 1005 MHz of a simulated GPU; by default it takes far longer than the test."""
+    """A trial with clock, power limit and fan of a simulated GPU set; by default it takes far longer than the test."""
     return TrialSpec(
         experiment="kill",
         run_id=run_id,
@@ -54,7 +56,12 @@ def spec(
         engine=EngineSpec(name="fake", options={"tokens_per_s": tokens_per_s}),
         workload=WorkloadSpec(name="fake", options={"n_items": 8}),
         meter=MeterSpec(name="fake"),
-        actuators=[ActuatorSpec(name="simulated", domain="gpu:0", setting={"clock_mhz": 1005.0})] if sets else [],
+        actuators=[
+            ActuatorSpec(name="simulated", domain="gpu:0", setting=SET),
+            ActuatorSpec(name="simulated_fan", domain="fan:0", setting=FAN_SET),
+        ]
+        if sets
+        else [],
         warmup_requests=0,
         **fields,
     )
@@ -68,6 +75,8 @@ class Bench:
         self.path = self.data_dir / SIMULATED_DEVICES / "gpu:0.json"
         self.path.parent.mkdir(parents=True)
         self.path.write_text(json.dumps(FOUND))
+        self.fan_path = self.path.with_name("fan:0.json")
+        self.fan_path.write_text(json.dumps(FAN_FOUND))
         self.env = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.started: list[psutil.Process] = []
 
@@ -75,10 +84,13 @@ class Bench:
         return float(json.loads(self.path.read_text())["clock_mhz"])
 
     def is_set(self) -> bool:
-        return self.clock_mhz() == 1005.0
+        return self._devices() == (SET, FAN_SET)
 
     def is_as_found(self) -> bool:
-        return bool(json.loads(self.path.read_text()) == FOUND)
+        return self._devices() == (FOUND, FAN_FOUND)
+
+    def _devices(self) -> tuple[Any, Any]:
+        return json.loads(self.path.read_text()), json.loads(self.fan_path.read_text())
 
     def entries(self) -> list[Path]:
         return list((self.data_dir / LEDGER).glob("*.json"))
@@ -112,7 +124,7 @@ class Bench:
     def wait_until_measuring(self, attempt_id: str) -> None:
         progress = self.data_dir / "attempts" / attempt_id / attempt_folder.PROGRESS
         until(lambda: progress.exists() and AttemptState.MEASURING in progress.read_text(), "measuring")
-        assert self.is_set() and len(self.entries()) == 1
+        assert self.is_set() and len(self.entries()) == 2
 
     def child_pid(self) -> int:
         record = (self.data_dir / "attempts" / "a1" / attempt_folder.PROCESS).read_text()
@@ -167,9 +179,10 @@ class TestKilled:
             assert bench.is_as_found() and bench.entries() == []
             node.submit("a2", spec("run_1_repetition_0", tokens_per_s=0.0))
             assert wait_final(node, "a2", LIMIT_S).state is not AttemptState.FAILED
-            (taken,) = node.result("a2").settings
-            assert taken.taken == taken.at_end == {"clock_mhz": 1005.0} and taken.is_restored
-            assert taken.original == FOUND
+            gpu, fan = node.result("a2").settings
+            assert (gpu.taken, fan.taken) == (gpu.at_end, fan.at_end) == (SET, FAN_SET)
+            assert gpu.is_restored and fan.is_restored
+            assert (gpu.original, fan.original) == (FOUND, FAN_FOUND)
             assert bench.is_as_found() and bench.watchdogs() == []
         finally:
             node.close()
@@ -205,7 +218,7 @@ class TestKilled:
         os.killpg(bench.child_pid(), signal.SIGKILL)
         node.kill()
         node.wait()
-        assert bench.is_set() and len(bench.entries()) == 1
+        assert bench.is_set() and len(bench.entries()) == 2
         again = bench.open()
         try:
             assert bench.is_as_found() and bench.entries() == []
