@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from contract.log_line import LogFormat
 from orchestrator.clients.http_client import TOKEN_VARIABLE
 from orchestrator.local_testbed import end_with_parent
 
@@ -35,6 +36,8 @@ class DashboardProcess:
         testbed_urls: of the campaign.
         testbed_token: of all of them; given in the environment, never on the command line.
         tell: shows a line to the person at the terminal.
+        log_format: of its log.
+        log_level: of the same.
         command: what is started, before its arguments.
         ready_s: how long is waited for it.
     """
@@ -46,11 +49,13 @@ class DashboardProcess:
         testbed_token: str,
         tell: Callable[[str], None],
         *,
+        log_format: LogFormat = "text",
+        log_level: str = "info",
         command: Sequence[str] = (sys.executable, "-m", "orchestrator", "dashboard"),
         ready_s: float = _READY_S,
     ) -> None:
         self._experiment = experiment
-        self._arguments = [*command, str(experiment)]
+        self._arguments = [*command, str(experiment), "--log-format", log_format, "--log-level", log_level]
         for url in testbed_urls:
             self._arguments += ["--testbed", url]
         self._testbed_token = testbed_token

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -171,7 +171,7 @@ def run_command(options: RunOptions, console: Console, stop: StopRequest) -> int
         # From here on there is something to keep: a local testbed's log and attempts stay.
         if options.wants_dashboard:
             told = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-            stack.enter_context(DashboardProcess(folder, [url], token, told))
+            stack.enter_context(_dashboard(options, folder, [url], token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
         with (
             _signals(stop),
@@ -265,7 +265,7 @@ def _run_pool(options: RunOptions, console: Console, stop: StopRequest) -> int:
             # Those of Ray have no URL that it could listen at.
             urls = [each.url for each in entries[:_SHOWN_LIVE]] if dial is None else []
             token = tokens.get(entries[0].token_file or options.token_file, "")
-            stack.enter_context(DashboardProcess(folder, urls, token, told))
+            stack.enter_context(_dashboard(options, folder, urls, token, told))
         settings = ControllerSettings(on_suspect=OnSuspect(options.on_suspect or config.on_suspect))
         tally = Tally(store.counts(), suspect_codes(store))
         with (
@@ -357,6 +357,12 @@ def _tell_locked(shown: ShownView, stop: StopRequest, message: str) -> None:
 def _tell_lock_to(screen: PoolScreen, stop: StopRequest, message: str) -> None:
     stop.sleep_unless_cancelled(0.0)
     screen.tell(f"Waiting: {message}")
+
+
+def _dashboard(
+    options: RunOptions, folder: Path, urls: Sequence[str], token: str, tell: Callable[[str], None]
+) -> DashboardProcess:
+    return DashboardProcess(folder, urls, token, tell, log_format=options.log_format, log_level=options.log_level)
 
 
 def _log(options: RunOptions, folder: Path, secrets: list[str]) -> AbstractContextManager[Path]:

@@ -168,11 +168,13 @@ def test_page_beside_a_campaign_ends_with_it_and_may_die_before(
     planned(tmp_path).close()
     monkeypatch.setenv("JOULEBED_DASHBOARD_TOKEN", "token-of-the-process-test")
     told: list[str] = []
-    with DashboardProcess(tmp_path, ["http://127.0.0.1:9"], "secret-of-the-testbed", told.append) as page:
+    urls = ["http://127.0.0.1:9"]
+    with DashboardProcess(tmp_path, urls, "secret-of-the-testbed", told.append, log_format="json") as page:
         assert told == [f"Dashboard: {page.url}/?token=token-of-the-process-test"]
         process = page._process
         assert process is not None
         arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+        assert "--log-format\0json\0" in arguments
         assert "token-of-the-process-test" not in arguments and "secret-of-the-testbed" not in arguments
         assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 10
         process.send_signal(signal.SIGKILL)
