@@ -8,6 +8,9 @@ from tests import ray_cluster
 from tests.postgresql_server import PostgresqlServer, running_postgresql, why_not
 from tests.ray_cluster import RayCluster, running_cluster
 
+# Before any test loads Ray, which reads it once: the tests' cluster lets in who has its token.
+ray_cluster.ray_environment()
+
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgresqlServer]:

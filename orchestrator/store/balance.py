@@ -199,3 +199,7 @@ class Choice:
     def found_nothing(self) -> None:
         """See `ClaimChoice`."""
         self._balance.found_nothing(self._kind)
+
+    def came_back(self) -> None:
+        """See `ClaimChoice`."""
+        self._balance.back()

@@ -210,6 +210,10 @@ class ClaimChoice(Protocol):
         """Nothing was for this testbed at all."""
         ...
 
+    def came_back(self) -> None:
+        """A run that was taken is to do again."""
+        ...
+
 
 class RunLedger(Protocol):
     """The run table as the controller writes it: durable, transactional, safe for several processes.
@@ -231,7 +235,8 @@ class RunLedger(Protocol):
         """The next attempt for this owner to drive; None when there is nothing to do now.
 
         First, an attempt without a final state that may be taken over: this owner's own, one of a process on this
-        host that is gone, or one whose lease ran out; its lease is renewed, its state tells how far it came.
+        host that is gone, or one whose lease ran out; its lease is renewed, its state tells how far it came. One that
+        was claimed for another testbed is ended instead, and its run claimed anew.
         Else the next run in order that is TODO, with a new attempt in state CLAIMED. Compare-and-set: two
         orchestrators never get the same attempt.
 

@@ -149,6 +149,8 @@ class SqlStore(SqlReader):
                 if left.state != AttemptState.CLAIMED or left.testbed == testbed:
                     return self._take_over(connection, left, now)
                 self._give_up(connection, left)
+                if choice is not None:
+                    choice.came_back()
             run = next_run(connection, choice)
             if run is None:
                 return None

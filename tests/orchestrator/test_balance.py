@@ -135,4 +135,21 @@ def test_what_a_testbed_left_is_its_colleagues(address: str | Path) -> None:
         balance.left("a")
         again = store.claim_next("b", choices["b"])
         assert again is not None
+        # It was claimed, and whether the other testbed has it was not noted: a new attempt of the same run.
+        assert (again.run_id, again.number) == (left.run_id, 2)
+        assert again.attempt_id != left.attempt_id
+
+
+def test_what_a_testbed_left_running_is_asked_for_by_its_colleagues(address: str | Path) -> None:
+    with closing(SqlStore.open(address, create=True, owner="me:1:1")) as store:
+        store.create_experiment(study(1, 1))
+        balance = Balance.of(store, None, ())
+        choices = {name: balance.choice(name) for name in "ab"}
+        left = store.claim_next("a", choices["a"])
+        assert left is not None
+        store.record_state(left.attempt_id, AttemptState.SUBMITTED)
+        assert store.claim_next("b", choices["b"]) is None
+        balance.left("a")
+        again = store.claim_next("b", choices["b"])
+        assert again is not None
         assert again.attempt_id == left.attempt_id

@@ -42,12 +42,13 @@ def planned(table: list[dict[str, str]]) -> list[tuple[str, ...]]:
     return [tuple(row[name] for name in names) for row in table]
 
 
-def n_measuring(run_table: Path) -> int:
+def at_work(run_table: Path) -> set[str]:
+    """Attempts that the run table has in their middle; one that is over stands there until its end is written."""
     with closing(sqlite3.connect(run_table, timeout=30)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'attempt'").fetchone():
-            return 0
-        found = connection.execute("SELECT count(*) FROM attempt WHERE state IN ('LOADING', 'WARMUP', 'MEASURING')")
-        return int(found.fetchone()[0])
+            return set()
+        found = connection.execute("SELECT attempt_id FROM attempt WHERE state IN ('LOADING', 'WARMUP', 'MEASURING')")
+        return {row[0] for row in found}
 
 
 def names_of_testbeds(run_table: Path) -> set[str]:
@@ -75,7 +76,7 @@ def test_a_campaign_whose_testbeds_are_killed_in_the_middle_of_trials(cluster: R
     )
     try:
         wait_for((tmp_path / "killed" / RUN_TABLE).exists)
-        wait_for(lambda: n_measuring(tmp_path / "killed" / RUN_TABLE) == 2)
+        wait_for(lambda: len(at_work(tmp_path / "killed" / RUN_TABLE)) == 2)
         victims = cluster.actors()
         assert len(victims) == 2
         logs = [Path(f"/proc/{each.pid}/fd/2").readlink() for each in victims]
@@ -129,7 +130,8 @@ def test_a_machine_is_lost_in_the_middle_of_a_trial(tmp_path: Path) -> None:
         try:
             wait_for(table.exists)
             machines.add()  # a spare one
-            wait_for(lambda: n_measuring(table) == 1)
+            before = at_work(table)
+            wait_for(lambda: at_work(table) - before)  # one that has only begun
             machines.remove()
             said = process.communicate(timeout=300)[0]
             assert process.returncode == 0, said
