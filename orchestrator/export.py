@@ -8,10 +8,11 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from contract.errors import MissingPackageError, UsageError
 from contract.units import Scalar
@@ -57,16 +58,19 @@ def export_run_table(reader: RunReader, folder: Path, format: str) -> Path:
     """
     if format not in FORMATS:
         raise UsageError(f"There is no export format {format!r}. Choose one of: {', '.join(FORMATS)}.")
-    # Of thousands of specs and results the process would keep the memory: an export is made once a minute.
+    # Of thousands of specs, results or lines the process would keep the memory: an export is made once a minute.
     plan = reader.plan(with_runs=False)
     if plan is None:
         raise UsageError("The run table is empty: nothing was planned. Start with: orchestrator run CONFIG.py")
     excluded = exclusions(reader)
-    is_csv = format == "csv"
-    content = _csv(plan, reader.each_run(), excluded) if is_csv else _parquet(plan, reader.runs(), excluded)
     path = folder / f"run_table.{format}"
-    _replace(path, content)
-    _replace(folder / "run_table.columns.json", _describe_columns(plan))
+    with _replacement(path) as file:
+        if format == "csv":
+            _write_csv(file, plan, reader.each_run(), excluded)
+        else:
+            _write_parquet(file, plan, reader.runs(), excluded)
+    with _replacement(folder / "run_table.columns.json") as file:
+        file.write(_describe_columns(plan))
     return path
 
 
@@ -107,8 +111,8 @@ def _done(run: RunRow) -> str:
     return "DONE" if is_done(run) else "TODO"
 
 
-def _csv(plan: Plan, runs: Iterable[RunRow], excluded: Mapping[str, Exclusion]) -> bytes:
-    text = io.StringIO(newline="")
+def _write_csv(file: BinaryIO, plan: Plan, runs: Iterable[RunRow], excluded: Mapping[str, Exclusion]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(_names(plan))
     for run in runs:
@@ -116,10 +120,10 @@ def _csv(plan: Plan, runs: Iterable[RunRow], excluded: Mapping[str, Exclusion]) 
         writer.writerow([run.run_id, _done(run), *(run.treatment[name] for name in plan.factors), *cells])
     for each in _imported(plan):
         writer.writerow([each.run_id, "DONE", *(each.treatment[name] for name in plan.factors), *each.values])
-    return text.getvalue().encode()
+    text.detach()  # flushes, and leaves the file open
 
 
-def _parquet(plan: Plan, runs: Sequence[RunRow], excluded: Mapping[str, Exclusion]) -> bytes:
+def _write_parquet(file: BinaryIO, plan: Plan, runs: Sequence[RunRow], excluded: Mapping[str, Exclusion]) -> None:
     try:
         import polars
     except ImportError as error:
@@ -142,9 +146,7 @@ def _parquet(plan: Plan, runs: Sequence[RunRow], excluded: Mapping[str, Exclusio
     rows = [_values(run, excluded) or nothing for run in runs] + [each.values for each in imported]
     for i, column in enumerate(DATA_COLUMNS):
         columns[column.name] = polars.Series(column.name, [row[i] for row in rows], dtype=kinds[column.kind])
-    content = io.BytesIO()
-    polars.DataFrame(columns).write_parquet(content)
-    return content.getvalue()
+    polars.DataFrame(columns).write_parquet(file)
 
 
 def _of_one_type(levels: Sequence[Scalar]) -> list[Scalar]:
@@ -173,18 +175,20 @@ def _describe_columns(plan: Plan) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Old or new content after a crash at any point, never a part."""
+@contextmanager
+def _replacement(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to. There is old or new content after a crash or an error at any point, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(
             f"{path} cannot be written ({error.strerror}). Free disk space or check the permissions of {path.parent}; "
             "the run table itself is safe."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -34,8 +34,9 @@ _NEXT_RUNS = (
     select(RUN.c.position, RUN.c.run_id, RUN.c.treatment, RUN.c.repetition, RUN.c.state)
     .where(RUN.c.position > bindparam("after"))
     .order_by(RUN.c.position)
-    .limit(200)
+    .limit(50)
 )
+"""A few at a time: their specs and results take memory that the process then keeps."""
 _THEIR_ATTEMPTS = (
     select(ATTEMPT)
     .where(ATTEMPT.c.run_id.in_(bindparam("of_runs", expanding=True)))

@@ -3,6 +3,7 @@
 import builtins
 import csv
 import json
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +17,7 @@ from contract.errors import ChildDiedError, MissingPackageError, UsageError
 from contract.units import Scalar
 from orchestrator.export import export_run_table
 from orchestrator.run_table_columns import DATA_COLUMNS
-from orchestrator.store.base import Plan
+from orchestrator.store.base import Plan, RunRow, RunTableDamagedError
 from orchestrator.store.sql_store import SqlStore
 from tests.contract.examples import RESULT
 from tests.orchestrator.doubles import plan
@@ -171,6 +172,45 @@ def test_a_table_is_replaced_as_a_whole(store: SqlStore, tmp_path: Path) -> None
         assert old.read() == before  # a reader that had it open saw nothing of the change
     assert path.read_bytes() != before
     assert not list(tmp_path.glob(".run_table*"))
+
+
+class RepeatingReader:
+    """A store whose runs come several times, and then an error."""
+
+    def __init__(self, store: SqlStore, times: int = 1, error: Exception | None = None) -> None:
+        self._store, self._times, self._error = store, times, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def each_run(self) -> Iterator[RunRow]:
+        for _ in range(self._times):
+            yield from self._store.each_run()
+        if self._error is not None:
+            raise self._error
+
+
+def test_a_run_table_that_breaks_halfway_leaves_the_old_file(store: SqlStore, tmp_path: Path) -> None:
+    path = export_run_table(store, tmp_path, "csv")
+    before = path.read_bytes()
+    assert store.claim_next("box") is not None
+    with pytest.raises(RunTableDamagedError, match="no sense"):
+        export_run_table(RepeatingReader(store, error=RunTableDamagedError("It makes no sense.")), tmp_path, "csv")
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob(".run_table*"))
+
+
+def test_an_export_does_not_hold_the_whole_table(store: SqlStore, tmp_path: Path) -> None:
+    peaks = []
+    for times in (1, 10, 600):
+        tracemalloc.start()
+        try:
+            path = export_run_table(RepeatingReader(store, times), tmp_path, "csv")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert path.stat().st_size > 350_000
+    assert peaks[2] < peaks[1] + 150_000, peaks
 
 
 def test_what_cannot_be_exported_is_told(store: SqlStore, tmp_path: Path) -> None:
