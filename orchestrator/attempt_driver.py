@@ -6,7 +6,8 @@ it is here and accepted.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from contract.attempt_state import AttemptState
@@ -142,11 +143,11 @@ class AttemptDriver:
             return False
         self._settling = measured.claim
         try:
-            self._settlement.settle(measured)
-        except GivenBackError as given_back:
-            self._give_back(measured.claim, measured.cooled, given_back)
-        except TakenOverError as error:
-            self._note_taken_over(measured.claim, error)
+            with self._unless_taken_over(measured.claim):
+                try:
+                    self._settlement.settle(measured)
+                except GivenBackError as given_back:
+                    self._give_back(measured.claim, measured.cooled, given_back)
         finally:
             self._settling = None
         if self._held is not None:
@@ -154,20 +155,19 @@ class AttemptDriver:
         return True
 
     def _drive(self, held: HeldAttempt) -> None:
-        try:
-            status = self._look_for(held.claim)
-            if status is None:
-                status = self._start(held)
-            if status is not None:
-                status = self._follow(held, status)
-                self._collect(held, status)
-        except GivenBackError as given_back:
-            self._give_back(held.claim, held.cooled, given_back)
-        except AttemptNotFoundError:
-            self.settle()
-            self._settlement.lost(held.claim, held.cooled)
-        except TakenOverError as error:
-            self._note_taken_over(held.claim, error)
+        with self._unless_taken_over(held.claim):
+            try:
+                status = self._look_for(held.claim)
+                if status is None:
+                    status = self._start(held)
+                if status is not None:
+                    status = self._follow(held, status)
+                    self._collect(held, status)
+            except GivenBackError as given_back:
+                self._give_back(held.claim, held.cooled, given_back)
+            except AttemptNotFoundError:
+                self.settle()
+                self._settlement.lost(held.claim, held.cooled)
 
     def _look_for(self, claim: Claim) -> AttemptStatus | None:
         """Where the testbed has the attempt; None: it is to be submitted.
@@ -312,9 +312,14 @@ class AttemptDriver:
         self.settle()  # in the order in which they were
         self._settlement.end(held.claim, state, held.cooled, error=error)
 
-    def _note_taken_over(self, claim: Claim, error: TakenOverError) -> None:
-        self._leftovers.note_taken_over(claim)
-        self._view.waiting(error.message, error.code)
+    @contextmanager
+    def _unless_taken_over(self, claim: Claim) -> Iterator[None]:
+        """An attempt that is another orchestrator's by now, at any of these steps, is let go."""
+        try:
+            yield
+        except TakenOverError as error:
+            self._leftovers.note_taken_over(claim)
+            self._view.waiting(error.message, error.code)
 
     def _cooling(self, progress: CooldownProgress) -> None:
         self.renew()

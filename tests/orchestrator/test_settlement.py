@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,14 @@ from contract.errors import AttemptNotFoundError, ChildDiedError, TestbedBusyErr
 from contract.routes import MAX_BROUGHT_BYTES
 from contract.trial_result import ArtifactRef, AttemptStatus, TrialResult
 from contract.trial_spec import TrialSpec
-from orchestrator.attempt_journal import AttemptJournal
 from orchestrator.campaign import Ending
 from orchestrator.campaign_view import AttemptEnd
 from orchestrator.clients.fake_client import FakeClient, FakeTrial
 from orchestrator.config import Cooldown, OnSuspect
-from orchestrator.experiment_folder import require_sound
 from orchestrator.membership import Colleagues
 from orchestrator.store.balance import Balance
 from orchestrator.store.base import Claim
-from orchestrator.store.schema import RUN_TABLE
-from orchestrator.store.sql_store import LEASE_S, SqlStore
 from tests.orchestrator.campaigns import AWAY, Campaign, scripted
-from tests.orchestrator.test_store import Now
 
 
 class Watched(FakeClient):
@@ -278,43 +272,6 @@ def test_a_result_that_did_not_come_by_itself_is_settled_first(campaign: Campaig
     client = Watched(campaign, brings_results=False)
     campaign.run(client)
     assert client.n_ended == [0, 1, 2]
-
-
-def test_who_was_away_accepts_nothing_that_another_has_ended(tmp_path: Path) -> None:
-    """Silent between a trial's end and the run table, while another orchestrator lost it and did the run again."""
-    now = Now()
-    campaign = Campaign(tmp_path, n_runs=1)
-    campaign.store.close()
-    tables = [
-        SqlStore.open(tmp_path / RUN_TABLE, owner=f"host{name}:1:1", create=False, now=now) for name in ("A", "B")
-    ]
-    other = Campaign(tmp_path, n_runs=1)
-    other.store.close()
-    campaign.store, other.store = tables
-    client = FakeClient()
-    outcome = client.outcome
-    n = 0
-
-    def slow(attempt_id: str) -> TrialResult:
-        nonlocal n
-        n += 1
-        if n == 1:
-            now.at += timedelta(seconds=LEASE_S + 1)
-            assert other.run(FakeClient(), testbed="other").counts[RunState.DONE] == 1
-        return outcome(attempt_id)
-
-    client.outcome = slow  # type: ignore[method-assign]
-    campaign.run(client, passing_s=0.0)
-    (row,) = campaign.store.runs()
-    assert [(each.state, each.accepted) for each in row.attempts] == [
-        (AttemptState.LOST, False),
-        (AttemptState.SUCCEEDED, True),
-    ]
-    assert campaign.view.ends == []
-    assert any("has ended as LOST" in message or "taken over" in message for message in campaign.view.waits)
-    accepted = {each.attempt_id: each.accepted for each in AttemptJournal(tmp_path).read().values()}
-    assert accepted == {each.attempt_id: each.accepted for each in row.attempts}
-    require_sound(tmp_path, tables[0])
 
 
 def test_a_result_of_who_was_killed_is_acknowledged_by_who_goes_on(campaign: Campaign) -> None:
