@@ -16,7 +16,7 @@ DomainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 """Names a device, and part of a file's name: no separators, no leading dot."""
 
 Revision = Annotated[
-    str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$")
+    str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+=,#-]*([./][A-Za-z0-9_+=,#-]+)*$")
 ]
 """A commit, branch or tag. The hub's cache keeps a file of this name: no part of it is empty or begins with a dot."""
 
@@ -162,19 +162,20 @@ class SteadySpec(WireModel):
     """Steady when the halves differ by at most this share of their mean."""
 
 
-MAX_RANGES = 64
-"""Ranges of cores in one device's name."""
 MAX_CORE = 4095
 """Highest number of a logical core."""
+MAX_NAME = 2048
+"""Characters of a device's name."""
 MAX_DEVICES = 256
 
-_RANGE = r"\d{1,4}(-\d{1,4})?"
+_RANGE = "[0-9]{1,4}(-[0-9]{1,4})?"
 
 DeviceName = Annotated[
     str,
     StringConstraints(
-        max_length=256,
-        pattern=rf"^(gpu:(0|[1-9]\d{{0,2}})|cores:{_RANGE}(,{_RANGE}){{0,{MAX_RANGES - 1}}})$",
+        # A socket of a server whose cores are numbered by turns has a hundred of them.
+        max_length=MAX_NAME,
+        pattern=rf"^(gpu:(0|[1-9][0-9]{{0,2}})|cores:{_RANGE}(,{_RANGE})*)$",
     ),
 ]
 """One GPU by its index, as NVML counts and the meters name it (`gpu:0`), or a set of logical cores (`cores:0-1`,
@@ -219,19 +220,20 @@ class DeviceSpec(WireModel):
         return tuple(sorted({core for first, last in self.core_ranges for core in range(first, last + 1)}))
 
 
-def _refuse_shared(kind: str, ranges: list[tuple[int, int, DeviceSpec]]) -> None:
-    """See that ranges of different devices are apart.
+def _refuse_shared(kind: str, devices: list[DeviceSpec], ranges: list[tuple[int, int, int]]) -> None:
+    """See that ranges of different devices are apart: first, last, and the device's place among them.
 
     By their ends: to look at each core would let a small request keep the testbed busy.
     """
-    reach, owner = -1, None
-    for first, last, device in sorted(ranges, key=lambda each: each[:2]):
-        if first <= reach and device is not owner and owner is not None:
+    reach, owner = -1, -1
+    for first, last, place in sorted(ranges):
+        if first <= reach and place != owner:
             raise ValueError(
-                f"devices names {kind} {first} twice ({owner.name}, {device.name}): each may be in one only"
+                f"devices names {kind} {first} twice ({devices[owner].name}, {devices[place].name}): each may be in "
+                "one only"
             )
         if last > reach:
-            reach, owner = last, device
+            reach, owner = last, place
 
 
 class TrialSpec(WireModel):
@@ -329,9 +331,11 @@ class TrialSpec(WireModel):
 
     @model_validator(mode="after")
     def _devices_are_apart(self) -> Self:
-        gpus = [(each.gpu_index, each.gpu_index, each) for each in self.devices if each.gpu_index is not None]
-        _refuse_shared("GPU", gpus)
-        _refuse_shared("core", [(*each, device) for device in self.devices for each in device.core_ranges])
+        placed = list(enumerate(self.devices))
+        gpus = [(each.gpu_index, each.gpu_index, place) for place, each in placed if each.gpu_index is not None]
+        _refuse_shared("GPU", self.devices, gpus)
+        cores = [(*each, place) for place, device in placed for each in device.core_ranges]
+        _refuse_shared("core", self.devices, cores)
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,9 @@ _WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss
 """Stores where a name may hold slashes as it likes. To make a folder there would make a bucket of a mistyped name."""
 
 
+_CONTAINER_AT_ACCOUNT = ("abfs", "abfss")
+"""Azure's form has no user: `abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER`."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}")
 """One store's: a chain such as `simplecache::s3` has URLs of its own behind it."""
 
@@ -70,7 +73,7 @@ def checked_url(url: str) -> str:
         raise ConfigError(
             "That is no URL of a store. Give one, such as s3://bucket/folder or file:///mnt/archive; no chain of them."
         )
-    if "::" in rest or _may_hold_a_secret(url):
+    if ("::" in rest and "://" in rest) or _may_hold_a_secret(url):
         raise ConfigError(
             f"A {scheme}:// URL of a store holds no user, password or options: it is kept with the results. "
             "Give credentials as the store's own tools take them: AWS_PROFILE, a role, or a file of fsspec's "
@@ -87,7 +90,8 @@ def _may_hold_a_secret(url: str) -> bool:
         return True  # what stands in the port's place may be a password
     # Names in a store may have an `@`, such as hf://datasets/ORG/NAME@REVISION. Behind `KEY:...` it ends a secret with
     # a slash in it, as those of S3 have.
-    is_user = "@" in parts.netloc or (":" in parts.netloc and "@" in parts.path)
+    has_user = "@" in parts.netloc and not (parts.scheme in _CONTAINER_AT_ACCOUNT and ":" not in parts.netloc)
+    is_user = has_user or (":" in parts.netloc and "@" in parts.path)
     return is_user or bool(parts.query or parts.fragment)
 
 

@@ -4,6 +4,7 @@ An actor that Ray restarts finds its attempts in its data folder, as `testbed se
 goes on, and is followed to its end.
 """
 
+import logging
 import os
 import shlex
 import socket
@@ -21,6 +22,8 @@ from contract.units import PROTOCOL_VERSION
 if TYPE_CHECKING:
     from testbed.model_policy import ModelPolicy
     from testbed.telemetry.board import TelemetryListener
+
+_log = logging.getLogger(__name__)
 
 DATA_VARIABLE = "JOULEBED_RAY_DATA"
 """Environment variable of a cluster's machine: folder where its testbeds keep their attempts."""
@@ -63,7 +66,13 @@ def model_policy(given: Sequence[str] | None, environment: Mapping[str, str] = o
     """
     from testbed.model_policy import DEFAULT, ModelPolicy
 
-    patterns = given or shlex.split(environment.get(MODELS_VARIABLE, "")) or DEFAULT
+    named = environment.get(MODELS_VARIABLE, "")
+    try:
+        patterns = given or shlex.split(named) or DEFAULT
+    except ValueError as error:
+        # An exception here would show as a machine that is gone.
+        patterns = named.split()
+        _log.warning("%s is not quoted as in a shell (%s): taken as %s.", MODELS_VARIABLE, error, patterns)
     return ModelPolicy(tuple(patterns), given_by=f"{MODELS_VARIABLE}=")
 
 

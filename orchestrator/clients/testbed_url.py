@@ -19,6 +19,8 @@ def check_testbed_url(url: str) -> None:
             "A URL holds no secrets: that of a testbed has no user, password, `?` or `#`. Put the token in "
             "JOULEBED_TOKEN or in a file (--token-file)."
         )
+    if url.split() != [url]:
+        raise ConfigError(f"The URL of a testbed is empty, or has blanks in it. {_EXAMPLE}")
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -147,7 +147,9 @@ def test_bad_specs_are_refused(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "source", ["hf:org/name", "hf:gpt2", "hf:_a/B-2.5_c.d", "hf:org/other--name", "path:/a/../b", "x"]
 )
-@pytest.mark.parametrize("revision", [None, "0" * 40, "main", "v1.0-rc_2", "refs/pr/3", "a" * 128])
+@pytest.mark.parametrize(
+    "revision", [None, "0" * 40, "main", "v1.0-rc_2", "v1.0+cu118", "_x=1,2#3", "refs/pr/3", "a" * 128]
+)
 def test_a_model_has_a_source_and_a_revision(source: str, revision: str | None) -> None:
     assert ModelSpec(name="m", source=source, revision=revision).revision == revision
 

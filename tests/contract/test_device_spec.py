@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from contract.trial_spec import (
     MAX_CORE,
     MAX_DEVICES,
-    MAX_RANGES,
+    MAX_NAME,
     DeviceSpec,
     EngineSpec,
     ModelSpec,
@@ -52,7 +52,7 @@ def test_a_name_says_what_it_is(name: str, gpu: int | None, cores: tuple[int, ..
     "name",
     [
         *("0", "gpu:", "gpu:01", "gpu:0,1", "cores:", "cores:2-1", "cores:3,2-1", "cores:a", "GPU:0", "cores:4096"),
-        *("cores:0-9999", "cores:" + ",".join(["0"] * (MAX_RANGES + 1)), "cores:" + ",".join(["0-4095"] * 40)),
+        *("cores:0-9999", "cores:\u0663", "cores:" + ",".join(["0"] * MAX_NAME)),
     ],
 )
 def test_another_name_is_refused(name: str) -> None:
@@ -72,6 +72,9 @@ def test_another_name_is_refused(name: str) -> None:
     ],
 )
 def test_a_device_is_in_one_set_only(names: list[str], twice: str) -> None:
+    of_name = {name: DeviceSpec(name=name) for name in names}
+    with pytest.raises(ValidationError, match=f"{twice} twice"):
+        spec(*(of_name[name] for name in names))  # the same object, where it is the same name
     with pytest.raises(ValidationError, match=f"{twice} twice"):
         spec(*(DeviceSpec(name=name) for name in names))
     assert spec(DeviceSpec(name="gpu:0"), DeviceSpec(name="gpu:1"), DeviceSpec(name="cores:0"))
@@ -80,8 +83,11 @@ def test_a_device_is_in_one_set_only(names: list[str], twice: str) -> None:
 
 def test_what_a_request_may_ask_for_is_bounded() -> None:
     """Each is looked at before anything is answered."""
-    longest = "cores:" + ",".join(["0-9"] * MAX_RANGES)[:250].rstrip(",-")
-    assert DeviceSpec(name=longest).cores == tuple(range(10))
+    longest = f"cores:{','.join(['0-4095'] * MAX_NAME)}"[: MAX_NAME - 1]
+    assert len(DeviceSpec(name=longest.rstrip("-,")).cores) == MAX_CORE + 1
+    # One socket of two, where the cores are numbered by turns.
+    by_turns = DeviceSpec(name="cores:" + ",".join(str(core) for core in range(0, 256, 2)))
+    assert by_turns.cores == tuple(range(0, 256, 2))
     assert DeviceSpec(name=f"cores:0-{MAX_CORE}").cores[-1] == MAX_CORE
     devices = [DeviceSpec(name=f"cores:{core}") for core in range(MAX_DEVICES + 1)]
     assert len(spec(*devices[:-1]).devices) == MAX_DEVICES

@@ -187,6 +187,7 @@ def test_a_store_that_fails_costs_no_run_and_the_next_start_copies(
         "s3://key:hunter2-hunter2",
         "s3://[hunter2-hunter2",
         "zip://a.zip::s3://key:hunter2-hunter2@bucket",
+        "abfss://runs:hunter2-hunter2@lab.dfs.core.windows.net/x",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
@@ -210,8 +211,17 @@ def test_what_is_no_url_of_one_store_is_refused_and_not_repeated(url: str) -> No
     assert "hunter2" not in caught.value.message
 
 
-@pytest.mark.parametrize("url", ["hf://datasets/lab/results@main", "s3://bucket/me@lab", "file:///mnt/me@lab/x"])
-def test_names_in_a_store_may_have_an_at(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hf://datasets/lab/results@main",
+        "s3://bucket/me@lab",
+        "file:///mnt/me@lab/x",
+        "abfss://runs@lab.dfs.core.windows.net/x",
+        "sftp://[2001:db8::1]/x",
+    ],
+)
+def test_what_holds_no_secret_is_taken(url: str) -> None:
     assert checked_url(url) == url
 
 

@@ -391,7 +391,9 @@ def test_token_comes_from_file_or_environment(tmp_path: Path) -> None:
         read_token(file, {})
 
 
-@pytest.mark.parametrize("url", ["gpu-box:8765", "ftp://gpu-box", "http://", "http://[::1", "http://gpu\nbox"])
+@pytest.mark.parametrize(
+    "url", ["gpu-box:8765", "ftp://gpu-box", "http://", "http://[::1", "http://gpu\nbox", " http://gpu-box:8765", ""]
+)
 def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError, match="like http://gpu-box:8765"):
         HttpClient(url, TOKEN)
@@ -407,6 +409,7 @@ SECRET_URLS = (
     "http://gpu-box:8765?token=hunter2",
     "http://gpu-box:8765/#hunter2",
     "http://user:hunter2",
+    "http://user:hunter2 ",
 )
 
 

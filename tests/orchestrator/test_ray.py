@@ -109,6 +109,7 @@ def test_the_machine_says_what_its_testbeds_may_load() -> None:
     assert allowed(None, {}) == DEFAULT
     assert allowed(None, {"JOULEBED_RAY_ALLOW_MODEL": " "}) == DEFAULT
     assert allowed(None, {"JOULEBED_RAY_ALLOW_MODEL": "hf:lab/* 'path:/my models'"}) == ("hf:lab/*", "path:/my models")
+    assert allowed(None, {"JOULEBED_RAY_ALLOW_MODEL": "hf:lab/* path:/bob's"}) == ("hf:lab/*", "path:/bob's")
     assert allowed(["*"], {"JOULEBED_RAY_ALLOW_MODEL": "hf:lab/*"}) == ("*",)
 
 
