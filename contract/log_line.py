@@ -18,10 +18,15 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 _LEAST_SECRET_CHARACTERS = 8
 _HIDDEN = "[hidden]"
-_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "API_KEY", "APIKEY", "CREDENTIAL")
+_SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "API_KEY", "APIKEY", "CREDENTIAL", "_PWD")
 _LEAST_KEY_CHARACTERS = 16
-_URL_PASSWORD = re.compile(r"://[^/\s:@]*:([^/\s]+)@|\bpassword=['\"]?([^&\s'\"]+)", re.IGNORECASE)
-"""The password in `scheme://user:PASSWORD@host`, in any variable; and in a database's `password=PASSWORD`."""
+_PASSWORD_INSIDE = re.compile(
+    r"://[^/\s:@]*:([^/\s]+)@|://([^/\s:@]{16,})@|(?:password|passwd)=['\"]?([^&\s'\"]+)|accountkey=([^;\s]+)",
+    re.IGNORECASE,
+)
+"""In any variable: the password in `scheme://user:PASSWORD@host`, a token in the user's place, a database's
+`password=PASSWORD`, an Azure store's `AccountKey=KEY`."""
+_ESCAPED = re.compile(r"%[0-9A-F]{2}")
 _UNSEEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What a terminal obeys, what some readers take for the end of a line, and what no encoding has."""
 
@@ -50,7 +55,7 @@ def secret_values(environment: Mapping[str, str]) -> list[str]:
     """
     values = [value for name, value in environment.items() if _is_secret(name.upper(), value.strip())]
     for value in environment.values():
-        values += [password for match in _URL_PASSWORD.findall(value) for password in match]
+        values += [password for match in _PASSWORD_INSIDE.findall(value) for password in match]
     return [stripped for value in values if (stripped := value.strip())]
 
 
@@ -94,7 +99,9 @@ def _spellings(secret: str) -> Iterator[str]:
         yield json.dumps(each)[1:-1]
         # What is no text in the environment comes as lone surrogates.
         yield repr(each.encode(errors="surrogateescape"))[2:-1]
-        yield quote(each, safe="", errors="surrogateescape")
+        for quoted in (quote(each, safe="", errors="surrogateescape"), quote(each, errors="surrogateescape")):
+            yield quoted
+            yield _ESCAPED.sub(lambda found: found[0].lower(), quoted)
         yield quote_plus(each, errors="surrogateescape")
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +13,7 @@ _TAIL_BYTES = 16_384
 _KEPT_END_BYTES = 2**20
 _KEEP_SIZE_PUNCH_HOLE = 0x03
 """FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE of linux/falloc.h."""
+_LINE_BREAK = re.compile(rb"[\r\n]+")
 _CUT = b"\n[JouleBed: the middle of this log was left out]\n"
 
 
@@ -27,8 +29,10 @@ def log_tail(path: Path, *, n_lines: int = TAIL_LINES, n_bytes: int = _TAIL_BYTE
     """
     try:
         with path.open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - n_bytes, 0))
-            return last_lines(file.read(n_bytes).decode(errors="replace"), n_lines)
+            begin = max(file.seek(0, os.SEEK_END) - n_bytes, 0)
+            file.seek(begin)
+            end = file.read(n_bytes)
+            return last_lines((_from_a_line_on(end) if begin else end).decode(errors="replace"), n_lines)
     except OSError:
         return []
 
@@ -83,8 +87,9 @@ def bound_log(path: Path, limit_bytes: int) -> bool:
                 return False
             head_bytes, tail_bytes = _kept(limit_bytes)
             file.seek(size_bytes - tail_bytes)
-            tail = file.read(tail_bytes)
-            file.truncate(head_bytes)
+            tail = _from_a_line_on(file.read(tail_bytes))
+            file.seek(head_bytes // 2)
+            file.truncate(head_bytes // 2 + _to_a_line(file.read(head_bytes - head_bytes // 2)))
         with path.open("ab") as file:
             file.write(_CUT + tail)
     except OSError:
@@ -95,6 +100,22 @@ def bound_log(path: Path, limit_bytes: int) -> bool:
 def _kept(limit_bytes: int) -> tuple[int, int]:
     """Of the beginning and of the end."""
     return limit_bytes // 2, min(limit_bytes // 2, _KEPT_END_BYTES)
+
+
+def _from_a_line_on(text: bytes) -> bytes:
+    """What begins in the middle of a line may begin in the middle of a secret, which nobody would know by its end.
+
+    Where no line begins in the first quarter, that quarter goes.
+    """
+    limit = len(text) // 4
+    line = _LINE_BREAK.search(text, 0, limit)
+    return text[line.end() if line else limit :]
+
+
+def _to_a_line(text: bytes) -> int:
+    """How much of a text to keep, as its end may be the beginning of a secret: to a line's end, or three quarters."""
+    limit = len(text) * 3 // 4
+    return max(text.rfind(b"\n", limit), text.rfind(b"\r", limit)) + 1 or limit
 
 
 def _punch_hole(descriptor: int, start_bytes: int, length_bytes: int) -> bool:

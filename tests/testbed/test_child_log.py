@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.child_log import bound_log, log_tail, spare_disk
+from testbed.child_log import bound_log, hide_in_log, log_tail, spare_disk
 
 
 def test_the_tail_of_a_long_log_is_short(tmp_path: Path) -> None:
@@ -13,8 +13,36 @@ def test_the_tail_of_a_long_log_is_short(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 10_000_000 + b"\n" + b"".join(b"line %d\n" % n for n in range(100)))
     assert log_tail(path) == [f"line {n}" for n in range(60, 100)]
     path.write_bytes(b"y" * 10_000_000)
-    assert [len(line) for line in log_tail(path)] == [16_384]
+    assert [len(line) for line in log_tail(path)] == [12_288]
     assert log_tail(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize("line", ["{} " + "y" * 500, "{} ", "{} " + "y" * 16_350])
+def test_a_secret_at_the_edge_of_what_is_read_is_not_shown_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    secret = "hf_abcdefghijklmnopqrstuvwxyz"
+    monkeypatch.setenv("HF_TOKEN", secret)
+    path = tmp_path / "child.log"
+    for n_more in range(40):
+        path.write_text((line.format(secret) + "\n") * (600_000 // len(line)) + "z" * n_more + "\n")
+        shown = "\n".join(log_tail(path, n_lines=10_000))
+        assert "rstuvwxyz" not in shown
+        if "y" * 10_000 not in line:
+            assert "[hidden]" in shown
+
+
+@pytest.mark.parametrize("width", [0, 100, 70_000])
+def test_a_secret_at_the_edges_of_what_is_cut_out_is_hidden_or_gone(tmp_path: Path, width: int) -> None:
+    secret = "hf_abcdefghijklmnopqrstuvwxyz"
+    path = tmp_path / "child.log"
+    for n_more in range(0, 40, 3):
+        path.write_text("z" * n_more + (secret + "y" * width + "\n") * (400_000 // (width + 30)))
+        assert bound_log(path, 100_000)
+        hide_in_log(path, [secret])
+        kept = path.read_text()
+        assert "hf_abc" not in kept and "uvwxyz" not in kept
+        assert len(kept) < 101_000 and "[hidden]" in kept
 
 
 def test_bytes_that_are_no_text_are_shown_all_the_same(tmp_path: Path) -> None:
@@ -40,7 +68,8 @@ def test_the_middle_of_a_log_beyond_the_limit_goes(tmp_path: Path) -> None:
     again = path.read_bytes()
     assert again.startswith(first)
     assert again.endswith(last)
-    assert again.count(b"the middle of this log was left out") == 1
+    assert len(again) < 101_000
+    assert again.count(b"the middle of this log was left out") == 2  # at both places
 
 
 def test_a_log_within_the_limit_is_left_alone(tmp_path: Path) -> None:

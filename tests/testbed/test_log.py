@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -101,6 +102,12 @@ def test_secrets_are_hidden_in_messages_and_tracebacks(log_format: Literal["text
         ("CELERY_BROKER", "redis://:open@sesame@db", ["open@sesame"]),
         ("DSN", "host=db user=me password='open-sesame' dbname=runs", ["open-sesame"]),
         ("DB", "postgresql://db/runs?user=me&password=open-sesame&x=1", ["open-sesame"]),
+        ("PIP_INDEX", "https://ghp_0123456789abcdef@git.example.org/simple", ["ghp_0123456789abcdef"]),
+        ("REPOSITORY", "ssh://git@git.example.org/lab/x", []),
+        ("PG", "postgresql://db/runs?sslpassword=open-sesame&x=1 passwd=simsalabim", ["open-sesame", "simsalabim"]),
+        ("STORE", "AccountName=me;AccountKey=0a1b2c==;EndpointSuffix=x", ["0a1b2c=="]),
+        ("MYSQL_PWD", "open-sesame", ["open-sesame"]),
+        ("OLDPWD", "/home/somebody", []),
         ("HUB", "https://huggingface.co:443/org/name@main", []),
     ],
 )
@@ -114,7 +121,8 @@ def test_secrets_are_told_by_name_and_by_their_place_in_a_url(name: str, value: 
 def test_a_secret_is_hidden_however_it_is_spelled(secret: str) -> None:
     spelled = [secret, repr(secret), json.dumps(secret), repr(secret.encode(errors="surrogateescape"))[1:]]
     if "\udcff" not in secret:
-        spelled += [quote(secret, safe=""), quote_plus(secret)]
+        spelled += [quote(secret, safe=""), quote_plus(secret), quote(secret)]
+        spelled.append(re.sub("%..", lambda found: found[0].lower(), quote(secret)))
     for text in spelled:
         assert hide(f"refused <{text}>", [secret]).replace("'", "").replace('"', "") == "refused <[hidden]>"
     assert hide("with open sesame", secret_values({"DB": "a://me:open%20sesame@db"})) == "with [hidden]"
