@@ -146,7 +146,10 @@ def _write_parquet(file: BinaryIO, plan: Plan, runs: Sequence[RunRow], excluded:
     rows = [_values(run, excluded) or nothing for run in runs] + [each.values for each in imported]
     for i, column in enumerate(DATA_COLUMNS):
         columns[column.name] = polars.Series(column.name, [row[i] for row in rows], dtype=kinds[column.kind])
-    polars.DataFrame(columns).write_parquet(file)
+    # To a file, polars tells a full disk in errors of its own.
+    content = io.BytesIO()
+    polars.DataFrame(columns).write_parquet(content)
+    file.write(content.getbuffer())
 
 
 def _of_one_type(levels: Sequence[Scalar]) -> list[Scalar]:

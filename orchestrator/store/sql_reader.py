@@ -93,9 +93,7 @@ class SqlReader:
                 seed=row.seed,
                 factors=tuple(row.factors),
                 runs=tuple(
-                    PlannedRun(
-                        run.position, run.run_id, run.treatment, run.repetition, TrialSpec.model_validate(run.spec)
-                    )
+                    PlannedRun(run.position, run.run_id, run.treatment, run.repetition, self._spec(run.spec))
                     for run in runs
                 ),
                 max_attempts=row.max_attempts,
@@ -155,7 +153,7 @@ class SqlReader:
         """What a run executes, or None where there is no such run."""
         with self._reader() as connection:
             spec = connection.execute(select(RUN.c.spec).where(RUN.c.run_id == run_id)).scalar()
-            return None if spec is None else TrialSpec.model_validate(spec)
+            return None if spec is None else self._spec(spec)
 
     def neighbours(self, position: int) -> tuple[str | None, str | None]:
         """The runs before and after a place in the execution order."""
@@ -249,9 +247,17 @@ class SqlReader:
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
+        with self._sensible(), told(self._url), self._reading.connect() as connection:
+            yield connection
+
+    def _spec(self, stored: Any) -> TrialSpec:
+        with self._sensible():
+            return TrialSpec.model_validate(stored)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
         try:
-            with told(self._url), self._reading.connect() as connection:
-                yield connection
+            yield
         except ValueError as error:
             # Of a conversion, or of pydantic: the disk lost what no structure of the file depends on.
             raise RunTableDamagedError(

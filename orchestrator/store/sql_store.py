@@ -17,7 +17,6 @@ from sqlalchemy.engine import URL
 from contract.attempt_state import AttemptState, RunState, may_follow
 from contract.errors import ErrorBody, PlanChangedError, UsageError
 from contract.trial_result import SuspectReason, TrialResult
-from contract.trial_spec import TrialSpec
 from orchestrator.cooldown import CooldownOutcome
 from orchestrator.processes import host_of, pid_of
 from orchestrator.store import statement
@@ -171,7 +170,7 @@ class SqlStore(SqlReader):
             connection.execute(statement.ADD_ATTEMPT, attempt)
             connection.execute(statement.SET_RUN_STATE, {"of_run": run.run_id, "state": RunState.RUNNING})
             self._tell(connection, now, attempt_id, run.run_id, None, AttemptState.CLAIMED, f"claimed for {testbed}")
-            return Claim(attempt_id, run.run_id, number, TrialSpec.model_validate(run.spec), AttemptState.CLAIMED)
+            return Claim(attempt_id, run.run_id, number, self._spec(run.spec), AttemptState.CLAIMED)
 
     @patient
     def record_state(
@@ -368,8 +367,7 @@ class SqlStore(SqlReader):
         self._renew(connection, row.attempt_id, now, owner=self._owner)
         if row.owner != self._owner:
             self._tell(connection, now, row.attempt_id, row.run_id, state, state, f"taken over from {row.owner}")
-        spec = TrialSpec.model_validate(row.spec)
-        return Claim(row.attempt_id, row.run_id, row.number, spec, state, cooldown_of(row))
+        return Claim(row.attempt_id, row.run_id, row.number, self._spec(row.spec), state, cooldown_of(row))
 
     def _give_up(self, connection: Connection, row: Any) -> None:
         """End an attempt that was claimed for another testbed, which may have it though nobody noted that.

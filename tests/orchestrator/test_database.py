@@ -21,6 +21,7 @@ from contract.attempt_state import RunState
 from contract.errors import ConfigError, UsageError
 from orchestrator.experiment_folder import DATABASE, checked_database, open_run_table
 from orchestrator.repair import repair
+from orchestrator.store.base import RunTableDamagedError
 from orchestrator.store.database import database_url, shown, told
 from orchestrator.store.schema import ATTEMPT, HEAD, METADATA, RUN_TABLE
 from orchestrator.store.sql_store import SqlStore
@@ -175,6 +176,15 @@ def test_what_is_no_run_table_is_refused(tmp_path: Path) -> None:
         SqlStore.open(tmp_path / "text" / "folder" / RUN_TABLE, create=True)
     with pytest.raises(UsageError, match="no database URL"):
         SqlStore.open("://", create=True)
+
+
+def test_a_spec_that_this_version_does_not_read_is_told_and_nothing_is_claimed(store: SqlStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE run SET spec = json_set(spec, '$.model.source', 1) WHERE position = 0")
+        other.commit()
+    with pytest.raises(RunTableDamagedError, match=r"makes no sense .*orchestrator repair"):
+        store.claim_next("box")
+    assert store.counts()[RunState.TODO] == 3
 
 
 def test_a_lock_that_stays_is_told(store: SqlStore, path: Path) -> None:

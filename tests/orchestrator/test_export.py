@@ -3,6 +3,8 @@
 import builtins
 import csv
 import json
+import resource
+import signal
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -196,6 +198,24 @@ def test_a_run_table_that_breaks_halfway_leaves_the_old_file(store: SqlStore, tm
     assert store.claim_next("box") is not None
     with pytest.raises(RunTableDamagedError, match="no sense"):
         export_run_table(RepeatingReader(store, error=RunTableDamagedError("It makes no sense.")), tmp_path, "csv")
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob(".run_table*"))
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_a_full_disk_is_told_and_leaves_the_old_file(store: SqlStore, tmp_path: Path, format: str) -> None:
+    path = export_run_table(store, tmp_path, format)
+    before = path.read_bytes()
+    # What a full disk does to whoever writes to a file of this process, polars' own code included.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, limits[1]))
+    try:
+        with pytest.raises(UsageError, match=rf"run_table.{format} cannot be written .*the run table itself is safe"):
+            export_run_table(store, tmp_path, format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob(".run_table*"))
 
