@@ -36,6 +36,7 @@ check:
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --trials 200 --kills 100 --latency-s 2 --partition-s 60 --seed $(SEED)
 	JOULEBED_OPENAPI_EXAMPLES=1000 JOULEBED_OPENAPI_SEED=$(SEED) $(BIN)/pytest --timeout 0 tests/testbed/test_openapi.py
+	$(BIN)/python benchmarks/soak.py
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
