@@ -10,11 +10,12 @@ A third process, this one, looks at them from outside.
 
 - Memory: the resident size of the orchestrator, the testbed and its warm child, looked at four times a second. The
   first half of the trials is the warm-up and left out: caches fill, allocators find their size, the run table is
-  exported for the first time after a minute, and Python's table of interned strings grows once, by 1 to 2 MiB, when
-  pathlib has interned some 8,000 names of new files, and not again, since it forgets them. Of the rest, the medians of
-  50 equal spans of trials get a line of least squares, with a 95 % interval after Newey and West (5 spans back), since
-  a process that grows does so in steps. The limit is broken when the whole interval lies above it; that a process is
-  flat is shown when the whole interval lies below. Fewer than 2,000 trials have no slope.
+  exported for the first time after a minute, and Python's table of interned strings is made anew, 2 to 4 MiB of memory,
+  when pathlib has interned thousands of names of new files: after some 4,000 trials, and once more after some 15,000,
+  and then in the room that it has. Of the rest, the medians of 50 equal spans of trials get a line of least squares,
+  with a 95 % interval after Newey and West (5 spans back), since a process that grows does so in steps. The limit is
+  broken when the whole interval lies above it; that a process is flat is shown when the whole interval lies below.
+  Fewer than 2,000 trials have no slope.
 - Overhead of a trial: as in orchestration.py, told from the files that a campaign leaves: from the previous attempt's
   line in attempts.jsonl, written after the commit, to its own, less the trial itself (`origin_s` in record.json to
   `finished_at` in the result).

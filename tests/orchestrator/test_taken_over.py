@@ -29,8 +29,8 @@ def campaign(tmp_path: Path, now: Now) -> Campaign:
     return of(tmp_path, "hostA:1:1", now)
 
 
-def of(folder: Path, owner: str, now: Now, n_runs: int = 1) -> Campaign:
-    campaign = Campaign(folder, n_runs)
+def of(folder: Path, owner: str, now: Now) -> Campaign:
+    campaign = Campaign(folder, n_runs=1)
     campaign.store.close()
     campaign.store = SqlStore.open(folder / RUN_TABLE, owner=owner, create=False, now=now)
     return campaign
